@@ -1,0 +1,33 @@
+"""Canonical JSON and content hashes: the names of everything Burnish keeps.
+
+Canonical JSON follows RFC 8785 where it matters to us: sorted keys, no white space, UTF-8. Python
+floats are written by `repr`, which round-trips.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value, whatever the order its keys were given in."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_hash(value: Any) -> str:
+    """128 bits of SHA-256 over canonical JSON, as 32 hex digits.
+
+    Half of SHA-256 is enough: a collision among 10^12 records has a chance below 10^-14.
+    """
+    # A lone surrogate is legal in JSON ("\ud800") but not in UTF-8; it must hash, not crash.
+    data = canonical_json(value).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
