@@ -134,10 +134,7 @@ def _coerce(value: Any, hint: Any) -> Any:
         if value in args:
             return value
         choices = ", ".join(repr(a) for a in args)
-        hint_text = did_you_mean(str(value), [str(a) for a in args])
-        raise ValueError(
-            f"must be one of {choices}" + (hint_text if "did you" in hint_text else "")
-        )
+        raise ValueError(f"must be one of {choices}")
     if origin is tuple:
         return tuple(_coerce(v, args[0]) for v in (value if isinstance(value, list) else [value]))
     return _coerce_plain(value, hint)

@@ -9,7 +9,7 @@
         ├── TemplateError           a chat template that breaks a law of `chat`
         └── ResourceError           disk or memory that is full, an extra that is not installed
 
-Our own mistakes are `assert`s and whatever Python raises: they keep their traceback and exit with 1.
+Our own mistakes are `assert`s and whatever Python raises: traceback kept, exit code 1.
 """
 
 from __future__ import annotations

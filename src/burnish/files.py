@@ -17,7 +17,7 @@ _NEARLY_FULL = 16 * 1024 * 1024
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path`, synced to disk.
+    """Yield a temporary path; on success it is synced and takes the place of `path`.
 
     Raises:
         ResourceError: the disk is full; the temporary file is gone and `path` is untouched.

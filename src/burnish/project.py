@@ -39,7 +39,7 @@ name = "{name}"
 store = "sqlite:///burnish.db"   # or postgresql+psycopg://user@host/database
 
 [label]
-guidelines = "guidelines.md"     # what annotators read; labels keep the version they were made under
+guidelines = "guidelines.md"     # every label keeps the version it was made under
 overlap = 1                      # annotators per example
 """
 
