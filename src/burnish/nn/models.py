@@ -1,0 +1,249 @@
+"""Opening a base or a checkpoint, whatever form it comes in, and saving one.
+
+BASE is one of: `starter` (shipped with the package), a local folder, a Burnish checkpoint (full or
+adapter), a .gguf file, or a hub id such as `Qwen/Qwen3-0.6B`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from burnish.chat import ChatTemplate, choose_template
+from burnish.errors import ModelError
+from burnish.hashing import content_hash, file_hash
+from burnish.nn.gguf import opened_gguf
+from burnish.project import MANIFEST, read_manifest
+
+STARTER = "starter"
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+# Burnish draws its own bars and words its own errors.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model ready to run, with the words' side of it."""
+
+    model: Any
+    """`transformers` causal LM, or a `peft` model around one, in eval mode."""
+    tokenizer: Any
+    template: ChatTemplate
+    identity: str
+    """The artefact's id, or `base-` and a hash of the weights for a model made elsewhere."""
+    origin: str
+    """As the user named it."""
+    folder: Path
+    """Where plain `transformers` opens the base from (for a .gguf: its converted copy)."""
+
+    @property
+    def causal_lm(self) -> Any:
+        """The `transformers` model itself, inside any adapter wrapper."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    @property
+    def body(self) -> Any:
+        """The decoder without the LM head: ids -> hidden states."""
+        return getattr(self.causal_lm, self.causal_lm.base_model_prefix)
+
+    @property
+    def head(self) -> Any:
+        """The LM head, a linear layer with weight (V, C)."""
+        return self.causal_lm.get_output_embeddings()
+
+    @property
+    def softcap(self) -> float | None:
+        """Gemma 2's final logit soft-capping, for models that have it."""
+        cap: float | None = getattr(self.causal_lm.config, "final_logit_softcapping", None)
+        return cap
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the number of rows of the LM head."""
+        return int(self.head.weight.shape[0])
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids at which generation ends: the template's, and those the model came with."""
+        eos = self.causal_lm.generation_config.eos_token_id
+        own = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        return tuple(dict.fromkeys((*self.template.stop_ids, *own)))
+
+
+def load_model(
+    name: str, *, precision: str = "auto", template: str = "auto", trained: bool = False
+) -> LoadedModel:
+    """Open a base or checkpoint.
+
+    Args:
+        name: hub id, local folder, .gguf file, checkpoint, or `starter`.
+        precision: `bf16`, `fp32`, or `auto` (bf16 where this machine multiplies it in hardware).
+        template: see `chat.choose_template`.
+        trained: keep an adapter's weights trainable instead of frozen.
+
+    Raises:
+        ModelError: it is no model, or an adapter whose base is gone.
+    """
+    folder = resolve_model(name)
+    dtype = compute_dtype(precision)
+    adapter = (folder / "adapter_config.json").is_file()
+    model = _open_adapter(folder, dtype, trained) if adapter else _open_folder(folder, name, dtype)
+    tokenizer = _open_tokenizer(folder, name)
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        template=choose_template(tokenizer, template),
+        identity=_identity(folder),
+        origin=name,
+        folder=folder,
+    )
+
+
+def resolve_model(name: str) -> Path:
+    """The folder that plain `transformers` opens for a BASE; converts a .gguf once.
+
+    Raises:
+        ModelError: nothing there, or not a model.
+    """
+    path = Path(name)
+    if name == STARTER and not path.exists():
+        path = Path(str(resources.files("burnish") / "starter"))
+        if not (path / "config.json").is_file():
+            raise ModelError("this installation carries no starter base", do="reinstall burnish")
+    if path.is_file() and path.suffix == ".gguf":
+        return opened_gguf(path)
+    if path.is_dir():
+        if not any((path / f).is_file() for f in ("config.json", "adapter_config.json")):
+            found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
+            raise ModelError(
+                f"is no model: neither config.json nor adapter_config.json in it (found: {found})",
+                where=name,
+                do="give the folder that holds config.json and the weights",
+            )
+        return path
+    if path.exists():
+        raise ModelError("is a file but no .gguf", where=name, do="give a folder or a .gguf file")
+    if _HUB_ID.match(name) and not name.endswith(".gguf"):
+        return _from_hub(name)
+    raise ModelError(
+        "there is no such base",
+        where=name,
+        do="give a hub id (owner/name), a model folder, a .gguf file, a checkpoint, or `starter`",
+    )
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """The number format to compute in."""
+    assert precision in ("auto", "bf16", "fp32"), precision
+    if precision == "auto":
+        return torch.bfloat16 if multiplies_bf16() else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def multiplies_bf16() -> bool:
+    """Whether this machine multiplies bf16 in hardware (AVX512-BF16, AMX, or a CUDA device)."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def device() -> torch.device:
+    """Where models run: the CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def save_words_side(model: LoadedModel, folder: Path) -> None:
+    """Write tokenizer, chat template and generation settings, so that what serves is what trained.
+
+    generation_config.json lists every stop id that was trained: servers stop on it alone
+    (meta-llama/llama-cookbook#640).
+    """
+    model.tokenizer.chat_template = model.template.source
+    model.tokenizer.save_pretrained(folder)
+    generation = GenerationConfig.from_model_config(model.causal_lm.config)
+    generation.eos_token_id = list(model.stop_ids)
+    generation.pad_token_id = model.tokenizer.pad_token_id
+    generation.save_pretrained(folder)
+
+
+def _open_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        # transformers, safetensors and json each raise their own kinds on a broken model folder.
+        raise ModelError(
+            f"cannot be opened as a causal language model: {_first_line(error)}",
+            where=name,
+            do="check that config.json and the weights are complete and of a decoder model",
+        ) from error
+    return model.to(device())
+
+
+def _open_adapter(folder: Path, dtype: torch.dtype, trained: bool) -> Any:
+    from peft import PeftConfig, PeftModel
+
+    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    if not Path(base).is_dir() and not _HUB_ID.match(base):
+        raise ModelError(
+            f"is an adapter whose base is gone: {base}",
+            where=str(folder),
+            do="put the base back there, or edit base_model_name_or_path in adapter_config.json",
+        )
+    model = _open_folder(resolve_model(base), base, dtype)
+    return PeftModel.from_pretrained(
+        model, str(folder), is_trainable=trained, autocast_adapter_dtype=False
+    )
+
+
+def _open_tokenizer(folder: Path, name: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise ModelError(
+            f"its tokenizer cannot be opened: {_first_line(error)}",
+            where=name,
+            do="put tokenizer.json and tokenizer_config.json beside the weights",
+        ) from error
+
+
+def _from_hub(name: str) -> Path:
+    """Download a model from the hub (or find it in the hub's cache) and return its folder."""
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        # Offline, gated, misspelt, no space: the hub's own words say which.
+        raise ModelError(
+            f"cannot be fetched from the hub: {_first_line(error)}",
+            where=name,
+            do="check the name and the network, sign in with `hf auth login` for a gated model, or "
+            "give a local folder",
+        ) from error
+
+
+def _identity(folder: Path) -> str:
+    if (folder / MANIFEST).is_file():
+        return str(read_manifest(folder)["id"])
+    files = {"config.json", *(p.name for pattern in _WEIGHTS for p in folder.glob(pattern))}
+    hashes = {name: file_hash(folder / name) for name in files if (folder / name).is_file()}
+    return f"base-{content_hash(hashes)[:16]}"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
