@@ -6,12 +6,15 @@ setting that is silently ignored costs a whole run (hiyouga/LLaMA-Factory#7577).
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import importlib.util
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -169,3 +172,45 @@ def _coerce_plain(value: Any, hint: Any) -> Any:
         return Path(value)
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
     raise ValueError(f"must be {names.get(hint, 'a path')}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One field of a config dataclass, as its source documents it."""
+
+    name: str
+    type: str
+    default: str | None
+    """The default as written in the source; None when the setting is required."""
+    doc: str
+
+
+def settings_of(module: str, class_name: str) -> list[Setting]:
+    """The documented fields of a config dataclass, read from source without importing it.
+
+    Importing `burnish.tune` would import torch, which `--help` must not need.
+    """
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, module
+    assert spec.origin is not None, module
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    [body] = [n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name]
+    settings = []
+    for node, following in pairwise(body):
+        if not isinstance(node, ast.AnnAssign):
+            continue
+        settings.append(
+            Setting(
+                ast.unparse(node.target),
+                ast.unparse(node.annotation),
+                ast.unparse(node.value) if node.value else None,
+                " ".join(_docstring(following).split()),
+            )
+        )
+    return settings
+
+
+def _docstring(node: ast.stmt) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return str(node.value.value)
+    return ""

@@ -52,8 +52,8 @@ def print_preflight(table: Preflight, *, price_per_hour: float | None, watts: fl
             f"{table.truncated:,} truncated",
             "tokens": f"{table.tokens:,} an epoch, {table.supervised_tokens:,} supervised "
             f"({share:.0%})",
-            "template": f"{table.template}; stop token {table.stop_token} trained in "
-            f"{table.stops:,} turns",
+            "template": table.template,
+            "stop": ", ".join(f"{t} trained in {n:,} turns" for t, n in table.stops.items()),
             "sharing": f"{table.sharing_factor:.2f} tokens per token computed ({saved:.0%} saved)",
             "trained": f"{table.trainable_parameters:,} of {table.parameters:,} parameters "
             f"({trained:.2%})",
@@ -70,7 +70,8 @@ def print_preflight(table: Preflight, *, price_per_hour: float | None, watts: fl
 def _coloured(runs: tuple[tuple[str, float], ...]) -> Text:
     """Supervised text in green, the rest dim. Without colour the supervised text has ⟦brackets⟧."""
     text = Text()
-    for piece, weight in runs:
+    for whole, weight in runs:
+        piece = _shortened(whole)
         if not weight:
             text.append(piece, style="dim")
         elif out.color_system:
@@ -78,6 +79,14 @@ def _coloured(runs: tuple[tuple[str, float], ...]) -> Text:
         else:
             text.append(f"⟦{piece}⟧")
     return text
+
+
+def _shortened(text: str, most: int = 400) -> str:
+    """`text` with its middle left out when it is long; both ends show how a turn is bordered."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]} …{len(text) - most:,} characters… {text[-half:]}"
 
 
 def _energy(seconds: float, watts: float | None) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from burnish.chat import check_laws
 from burnish.config import write_toml
 from burnish.errors import ConfigError
 from burnish.hashing import content_hash
@@ -20,7 +21,7 @@ from burnish.nn.memory import peak_memory
 from burnish.nn.models import LoadedModel, load_model, save_words_side
 from burnish.nn.optim import MasterAdamW, ScheduleName, learning_rates
 from burnish.nn.plan import Batches, Order, Plan, plan_examples
-from burnish.nn.preflight import Preflight, preflight
+from burnish.nn.preflight import Preflight, preflight, refuse_untrainable
 from burnish.nn.techniques import (
     Technique,
     add_lora,
@@ -85,7 +86,8 @@ class TuneConfig:
     data_format: str | None = None
     """The form of the data when it should not be recognised: messages, alpaca, ..."""
     template: str = "auto"
-    """Chat template: auto, chatml, gemma, plain, or the path of a Jinja file."""
+    """Chat template: auto, chatml, gemma, plain, or the path of a Jinja file. Prompt/completion
+    rows of plain strings are rendered raw unless one is named here."""
     precision: str = "auto"
     """`bf16`, `fp32`, or `auto`: bf16 where the hardware multiplies it."""
     seed: int = 0
@@ -191,7 +193,13 @@ def _prepare(config: TuneConfig) -> _Prepared:
     torch.manual_seed(config.seed)
     model = _apply_technique(config, model)
     model.causal_lm.set_attn_implementation(ATTENTION)
-    plan = plan_examples(read.examples, model.template, config.max_length)
+    examples = read.examples
+    if config.template != "auto":
+        examples = [replace(e, conversation=e.conversation.as_chat()) for e in examples]
+    if not all(example.conversation.raw for example in examples):
+        check_laws(model.template)
+    plan = plan_examples(examples, model.template, config.max_length)
+    refuse_untrainable(plan, model.template)
     batches = Batches(
         plan.examples,
         config.batch_examples,

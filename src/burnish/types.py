@@ -85,6 +85,12 @@ class Conversation:
         messages = (*self.prompt.messages, Message("assistant", content))
         return Conversation(messages, self.tools, self.raw)
 
+    def as_chat(self) -> Conversation:
+        """A raw prompt and answer as turns of a chat; a plain text has no turns and stays raw."""
+        if not self.raw or len(self.messages) < 2:
+            return self
+        return Conversation(self.messages, self.tools)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON in OpenAI's message form; fields at their default are left out."""
         record: dict[str, Any] = {"messages": [_message_to_json(m) for m in self.messages]}

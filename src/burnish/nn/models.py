@@ -7,6 +7,7 @@ adapter), a .gguf file, or a hub id such as `Qwen/Qwen3-0.6B`.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,6 +28,8 @@ STARTER = "starter"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
+# peft 0.21 asks for an attribute that transformers 5.23 renamed; users can do nothing about it.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
 # Burnish draws its own bars and words its own errors.
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()

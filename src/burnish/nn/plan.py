@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -35,8 +36,11 @@ class Plan:
     refused: list[Refused] = field(default_factory=list)
     truncated: int = 0
     """Examples cut to max_length; the cut takes the end, stop token included."""
-    stops: int = 0
-    """Trained stop tokens."""
+    stops: Counter[int] = field(default_factory=Counter)
+    """Ids of the trained stop tokens, and how many turns each ends."""
+
+    all_raw: bool = True
+    """Whether no example uses the chat template."""
 
     @property
     def tokens(self) -> int:
@@ -85,7 +89,8 @@ def _add(plan: Plan, example: Example, template: ChatTemplate, max_length: int) 
     if _supervised(row) == 0:
         return "no supervised token: every loss weight is 0"
     plan.examples.append(row)
-    plan.stops += len(row.stops)
+    plan.all_raw &= example.conversation.raw
+    plan.stops.update(row.ids[stop] for stop in row.stops)
     return None
 
 

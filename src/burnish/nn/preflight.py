@@ -8,10 +8,12 @@ renders a prompt differently at serving (unslothai/unsloth#3899).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
+from typing import Any
 
-from burnish.chat import ChatTemplate, Rendered, check_laws
+from burnish.chat import ChatTemplate, Rendered
 from burnish.errors import InputError, TemplateError
 from burnish.nn.flops import peak_flops, useful_flops
 from burnish.nn.forest import Forest
@@ -36,9 +38,10 @@ class Preflight:
     supervised_tokens: int
     sharing_factor: float
     """Tokens with each example alone ÷ tokens computed; 1 means nothing is shared."""
-    stop_token: str
-    stops: int
+    stops: Mapping[str, int]
+    """Trained stop tokens, and how many turns each ends."""
     template: str
+    """The chat template; `none` where every row is rendered raw."""
     parameters: int
     trainable_parameters: int
     steps: int
@@ -53,15 +56,13 @@ class Preflight:
     samples: tuple[tuple[tuple[str, float], ...], ...]
     """Three rendered examples to look at, each as runs of text of one loss weight."""
 
+    def figures(self) -> dict[str, Any]:
+        """The table as one JSON object, without the samples."""
+        return {name: value for name, value in asdict(self).items() if name != "samples"}
+
 
 def preflight(model: LoadedModel, plan: Plan, batches: Batches, *, steps: int) -> Preflight:
-    """Check the plan, run the worst batch, estimate the rest.
-
-    Raises:
-        InputError: nothing to train on.
-        TemplateError: the template breaks a law, or no stop token is trained.
-    """
-    refuse_untrainable(plan, model.template)
+    """Run the worst batch and estimate the rest; `refuse_untrainable` comes before."""
     sampled = [batches(n).forests for n in range(min(steps, _SAMPLED_STEPS))]
     forests = [forest for step in sampled for forest in step]
     computed = sum(len(forest.ids) for forest in forests)
@@ -78,9 +79,8 @@ def preflight(model: LoadedModel, plan: Plan, batches: Batches, *, steps: int) -
         tokens=plan.tokens,
         supervised_tokens=plan.supervised_tokens,
         sharing_factor=sum(forest.tokens for forest in forests) / computed,
-        stop_token=model.tokenizer.convert_ids_to_tokens(model.template.stop_ids[0]),
-        stops=plan.stops,
-        template=model.template.name,
+        stops={model.tokenizer.convert_ids_to_tokens(i): n for i, n in plan.stops.items()},
+        template="none" if plan.all_raw else model.template.name,
         parameters=sum(p.numel() for p in model.model.parameters()),
         trainable_parameters=sum(p.numel() for _, p in trainable_parameters(model)),
         steps=steps,
@@ -93,14 +93,18 @@ def preflight(model: LoadedModel, plan: Plan, batches: Batches, *, steps: int) -
 
 
 def refuse_untrainable(plan: Plan, template: ChatTemplate) -> None:
-    """Raise on a plan that would train on nothing, or never teach the model to stop."""
+    """Look for what would train on nothing, or never teach the model to stop.
+
+    Raises:
+        InputError: no example has a supervised token.
+        TemplateError: no stop token is trained.
+    """
     if not plan.examples:
         reasons = "; ".join(f"example {r.number}: {r.reason}" for r in plan.refused[:3])
         raise InputError(
             f"no example with a supervised token ({len(plan.refused)} refused: {reasons})",
             do="give rows that end with an answer, or raise max_length",
         )
-    check_laws(template)
     if not plan.stops:
         raise TemplateError(
             "no stop token is trained, so the tuned model would never stop",

@@ -1,0 +1,92 @@
+"""burnish.toml, --config, --set and flags into one config; a flag wins over --set, and so on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from burnish.config import build_config, parse_overrides, read_toml, settings_of
+from burnish.project import PROJECT_FILE, Project, find_project
+
+C = TypeVar("C")
+
+
+def stage_config(
+    cls: type[C],
+    stage: str,
+    *,
+    config_file: Path | None = None,
+    overrides: tuple[str, ...] = (),
+    flags: Mapping[str, Any],
+) -> C:
+    """Build a stage's config: burnish.toml < --config < --set < flags. A flag of None is not given.
+
+    Raises:
+        ConfigError: every unknown key and ill-typed value, in one message.
+    """
+    values: dict[str, Any] = {}
+    project = find_project()
+    places = []
+    if project is not None and project.table(stage):
+        values |= project.table(stage)
+        places.append(f"{project.root / PROJECT_FILE} [{stage}]")
+    if config_file is not None:
+        values |= read_toml(config_file).get(stage, {})
+        places.append(f"{config_file} [{stage}]")
+    if overrides:
+        values |= parse_overrides(overrides)
+        places.append("--set")
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return build_config(cls, values, where=", ".join(places) or f"burnish {stage}")
+
+
+def with_settings(module: str, class_name: str) -> Callable[[click.Command], click.Command]:
+    """Add --set and --config to a command, and list its settings at the end of its help."""
+
+    def decorate(command: click.Command) -> click.Command:
+        lines = [
+            f"{s.name}{f' [{s.default}]' if s.default else ''}: {s.doc}"
+            for s in settings_of(module, class_name)
+        ]
+        title = "Settings, for --set NAME=VALUE or under the command's name in a TOML file:"
+        command.epilog = "\n\n".join([title, *lines])
+        command.params += [
+            click.Option(
+                ["--set", "overrides"],
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="Change a setting; may be given again.",
+            ),
+            click.Option(
+                ["--config", "config_file"],
+                type=click.Path(path_type=Path),
+                help="A TOML file with settings, such as the run.toml beside a checkpoint.",
+            ),
+        ]
+        return command
+
+    return decorate
+
+
+def resolve_reference(reference: str) -> str:
+    """A path as given; else the folder of the project's artefact of that id or name."""
+    if Path(reference).exists():
+        return reference
+    project = find_project()
+    record = project.find(reference) if project is not None else None
+    return str(record.path) if record is not None else reference
+
+
+def register(project: Project | None, folder: Path) -> None:
+    """Note a new artefact in the project, when the command runs in one."""
+    if project is not None:
+        project.register(folder)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object as the last line of standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))

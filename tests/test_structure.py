@@ -1,0 +1,269 @@
+"""The rules of structure: arrows of imports, a base without torch, the public interface, the docs.
+
+Run: pytest tests/test_structure.py
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from burnish.cli.main import burnish
+from burnish.config import build_config, read_toml, settings_of
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "burnish"
+
+# Lowest first; a module imports from its own layer's floor down, never up.
+LAYERS = (
+    {"types", "errors", "config", "hashing", "files", "progress", "burnish"},
+    {"project", "records", "store", "chat"},
+    {"nn"},
+    {"collect", "label", "audit", "snapshot", "pretrain", "tune", "evaluate", "serve", "export"},
+    {"web"},
+    {"console", "demo", "cli"},
+)
+STAGES = LAYERS[3]
+TORCH_SIDE = {"nn", "pretrain", "tune", "evaluate", "serve", "export"}
+TORCH = {"torch", "transformers", "peft", "safetensors"}
+
+
+def room(path: Path) -> str:
+    """The package or module under burnish that a file belongs to."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return "burnish" if parts == ("__init__",) else parts[0]
+
+
+def layer(name: str) -> int:
+    [found] = [n for n, layer in enumerate(LAYERS) if name in layer]
+    return found
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Modules a file imports, and whether at run time at its top (not inside a function)."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        for name in names:
+            yield name, node in tree.body
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_arrows_of_imports_point_one_way(path):
+    here = room(path)
+    for name, _ in imports(path):
+        if not name.startswith("burnish."):
+            continue
+        there = name.split(".")[1]
+        assert layer(there) <= layer(here), f"{here} imports {there}, which stands above it"
+        if here in STAGES and there in STAGES:
+            assert here == there, f"stage {here} imports stage {there}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_torch_is_imported_only_where_tensors_are(path):
+    here = room(path)
+    for name, at_top in imports(path):
+        package = name.split(".")[0]
+        if package in TORCH:
+            assert here in TORCH_SIDE, f"{here} imports {name}"
+        if name.startswith("burnish.") and name.split(".")[1] in TORCH_SIDE and at_top:
+            assert here in TORCH_SIDE, f"{here} imports {name} when it starts, and torch with it"
+
+
+def test_every_file_is_a_room_of_reasonable_size():
+    long = {
+        str(p.relative_to(SOURCE)): n for p in FILES if (n := len(p.read_text().splitlines())) > 450
+    }
+    assert not long
+
+
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "transformers", "peft", "safetensors", "tokenizers"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
+
+sys.meta_path.insert(0, Blocked())
+from burnish.cli import main
+main(sys.argv[1:])
+"""
+
+
+def without_torch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKED, *arguments], cwd=cwd, capture_output=True, text=True
+    )
+
+
+def test_the_words_side_works_without_torch(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 2)
+    for arguments in (
+        ["--help"],
+        ["init", "."],
+        ["collect", "rows.jsonl"],
+        ["label", "status"],
+        ["audit"],
+        ["snapshot"],
+        ["tune", "--help"],
+        ["studio", "--help"],
+    ):
+        result = without_torch(*arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    result = without_torch("tune", "rows.jsonl", "--base", "starter", "--out", "t", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "pip install 'burnish[train]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# The interface is stable: a change here is a change for every user and must be argued for.
+INTERFACE = {
+    "init": "FOLDER",
+    "collect": "SOURCES --as --licence --consent --subject",
+    "label import": "FILE --annotator",
+    "label export": "--out --format",
+    "label status": "--json",
+    "label resolve": "--by",
+    "audit": "--fix --json",
+    "snapshot": "--name --json",
+    "pretrain": "TEXT --out --base --max-steps --json --set --config",
+    "tune": "DATA --base --out --technique --epochs --max-steps --price-per-hour --watts "
+    "--dry-run --json --set --config",
+    "generate": "MODEL --data --out --max-tokens --temperature --seed --chat",
+    "evaluate": "MODEL --against --data --score --out --limit --json --chat --set --config",
+    "serve": "MODEL --port --host --set --config",
+    "export": "MODEL --to --out",
+    "trace": "ID",
+    "studio": "--port",
+    "demo": "--out",
+}
+
+
+def commands(group: click.Group = burnish, prefix: str = "") -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix}{name} ")
+        else:
+            found[f"{prefix}{name}"] = command
+    return found
+
+
+def words_of(command: click.Command) -> set[str]:
+    words = set()
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            words.add((parameter.name or "").rstrip("_").upper())
+        else:
+            words.add(max(parameter.opts, key=len))
+    return words
+
+
+def test_the_public_interface_is_as_written():
+    assert {n: words_of(c) for n, c in commands().items()} == {
+        n: set(words.split()) for n, words in INTERFACE.items()
+    }
+
+
+@pytest.mark.parametrize("name", INTERFACE)
+def test_every_command_and_option_says_what_it_does(name):
+    command = commands()[name]
+    assert command.help
+    assert all(p.help for p in command.params if isinstance(p, click.Option))
+
+
+DOCS = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS += sorted((ROOT / "recipes").glob("*.md"))
+
+
+def documented_commands() -> list[tuple[str, str]]:
+    """Every `burnish ...` line in a fenced block of the docs, continuation lines joined."""
+    found = []
+    for path in DOCS:
+        for block in re.findall(r"^```[^\n]*\n(.*?)^```", path.read_text(), re.S | re.M):
+            for line in block.replace("\\\n", " ").splitlines():
+                line = line.removeprefix("$ ").split(" #")[0].strip()
+                if line.startswith("burnish "):
+                    found.append((path.name, line))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), documented_commands())
+def test_commands_in_the_docs_exist(page, line):
+    words = shlex.split(line.split(" | ")[0].split(" > ")[0])[1:]
+    known = commands()
+    name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
+    if name.startswith("-"):
+        return
+    assert name in known, f"{page}: {line}"
+    options = {opt for p in known[name].params for opt in p.opts} | {"--help", "-h"}
+    for word in words:
+        if word.startswith("--"):
+            assert word.split("=")[0] in options, f"{page}: {line}"
+
+
+@pytest.mark.parametrize("name", sorted({n.split(" ")[0] for n in INTERFACE}))
+def test_every_command_is_documented(name):
+    assert any(f"burnish {name}" in path.read_text() for path in DOCS)
+
+
+def test_links_in_the_docs_lead_somewhere():
+    for path in DOCS:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+CONFIGS = {
+    "pretrain": ("burnish.pretrain", "PretrainConfig"),
+    "tune": ("burnish.tune", "TuneConfig"),
+    "evaluate": ("burnish.evaluate.evaluate", "EvaluateConfig"),
+}
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_every_setting_is_documented_in_source_and_on_its_page(stage):
+    page = (ROOT / "docs" / f"{stage}.md").read_text()
+    for setting in settings_of(*CONFIGS[stage]):
+        assert setting.doc, f"{stage}.{setting.name} has no docstring"
+        assert f"`{setting.name}`" in page, f"docs/{stage}.md does not name {setting.name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.name)
+def test_shipped_recipes_build_their_config(path):
+    from importlib import import_module
+
+    tables = read_toml(path)
+    assert tables, path
+    for stage, values in tables.items():
+        module, name = CONFIGS[stage]
+        build_config(getattr(import_module(module), name), values, where=path.name)
+
+
+def test_nothing_names_this_workplace():
+    """What is committed reads the same on every machine."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".html", ".js", ".css", ".jinja", ".txt", ""}:
+            text = path.read_text(errors="replace")
+            assert not re.search(r"(?<![\w.])/(?:root|home/\w+)/", text), name
+            assert "pypi.org" not in text, name
