@@ -36,7 +36,7 @@ _TEMPLATE = """\
 
 [project]
 name = "{name}"
-store = "sqlite:///burnish.db"   # or postgresql+psycopg://user@host/database
+store = "sqlite:///burnish.db"   # or postgresql+pg8000://user@host/database
 
 [label]
 guidelines = "guidelines.md"     # every label keeps the version it was made under
