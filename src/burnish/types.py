@@ -151,21 +151,24 @@ class Example:
     subject_ids: tuple[str, ...] = ()
     """Whose personal data it holds; `burnish forget` finds the record by these."""
     received_at: str | None = None
-    """ISO 8601 in UTC. Not part of the identity: collecting a file twice adds nothing."""
+    """ISO 8601 in UTC."""
     parent: str | None = None
     """The example this one is an edit of; an edit is a new example."""
 
     @cached_property
     def id(self) -> str:
-        """Content hash (32 hex digits) of everything but `received_at`."""
+        """Content hash (32 hex digits) of what was received and from where.
+
+        Not of `received_at`, `licence` and `consent`: a file collected again, later or with other
+        words about it, adds nothing. The people it is about stay in: one text of two people is two
+        records, or `burnish forget` would miss one of them.
+        """
         return content_hash(
             {
                 "conversation": self.conversation.to_json(),
                 "source": self.source,
                 "metadata": dict(self.metadata),
                 "weight": self.weight,
-                "licence": self.licence,
-                "consent": self.consent,
                 "subject_ids": list(self.subject_ids),
                 "parent": self.parent,
             }
