@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from burnish.label.agreement import Agreement, Estimate
     from burnish.nn.preflight import Preflight
 
 # On a pipe rich would fold at 80 columns and cut identifiers; logs have no width.
@@ -118,3 +119,24 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def agreement_facts(agreement: Agreement) -> dict[str, str]:
+    """Each statistic with its interval, for `print_facts`."""
+    facts = {
+        "percent": _estimate(agreement.percent),
+        "Krippendorff's alpha": _estimate(agreement.krippendorff_alpha),
+        "Fleiss' kappa": _estimate(agreement.fleiss_kappa),
+    }
+    for (first, second), kappa in agreement.cohen_kappa.items():
+        facts[f"Cohen's kappa, {first} and {second}"] = _estimate(kappa)
+    return facts
+
+
+def _estimate(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"undefined on {estimate.examples:,} examples"
+    text = f"{estimate.value:.3f}"
+    if estimate.low is not None and estimate.high is not None:
+        text += f" (95 % interval {estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{text} on {estimate.examples:,} examples"

@@ -16,11 +16,10 @@ import pyarrow.parquet as pq
 from burnish.errors import ProjectError
 from burnish.project import ArtefactRecord, Project, lineage
 from burnish.store import Store
-from burnish.store.annotations import read_annotations
+from burnish.store.annotations import read_annotation, read_annotations
 from burnish.store.answers import Resolution, read_resolutions
 from burnish.store.examples import read_example
 from burnish.store.findings import read_exclusions
-from burnish.store.labelling import read_annotation
 from burnish.types import Annotation, Example
 
 

@@ -2,7 +2,8 @@
 
 main.py      the group, and how errors become messages and exit codes
 settings.py  burnish.toml, --config, --set and flags into one config
-words.py     init, collect, label, audit, snapshot, trace, studio
+words.py     init, collect, audit, snapshot, trace, studio
+labels.py    label import, export, status, resolve
 tensors.py   pretrain, tune, generate, evaluate, serve, export
 
 Torch is imported inside the commands that need it, so `burnish --help` and the words' side start

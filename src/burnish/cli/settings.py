@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from burnish.config import build_config, parse_overrides, read_toml, settings_of
-from burnish.project import PROJECT_FILE, Project, find_project
+from burnish.project import PROJECT_FILE, Project, find_project, require_project
+from burnish.store import Store, open_store
 
 C = TypeVar("C")
 
@@ -70,6 +72,17 @@ def with_settings(module: str, class_name: str) -> Callable[[click.Command], cli
         return command
 
     return decorate
+
+
+@contextmanager
+def opened_project() -> Iterator[tuple[Project, Store]]:
+    """The project that holds the working folder, and its store."""
+    project = require_project()
+    store = open_store(project.store_url)
+    try:
+        yield project, store
+    finally:
+        store.close()
 
 
 def resolve_reference(reference: str) -> str:

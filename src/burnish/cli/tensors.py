@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from burnish.cli.settings import (
     with_settings,
 )
 from burnish.console import duration, print_facts, print_preflight, size
+from burnish.errors import ConfigError
 from burnish.project import find_project
 from burnish.types import Example
 
@@ -280,4 +282,58 @@ def _print_rejects(count: int, data: str) -> None:
         click.echo(f"{count:,} rows of {data} did not fit and were left out", err=True)
 
 
-COMMANDS: tuple[click.Command, ...] = (pretrain, tune, generate, evaluate)
+@with_settings("burnish.serve.serve", "ServeConfig")
+@click.command()
+@click.argument("model")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
+@click.option("--host", help="Address to listen on; default: this machine only.")
+@click.option(
+    "--api-key-env", metavar="NAME", help="Environment variable with the key clients must send."
+)
+def serve(
+    model: str,
+    port: int | None,
+    host: str | None,
+    api_key_env: str | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Answer over HTTP the way OpenAI's API does, until Ctrl-C."""
+    from burnish.serve.serve import ServeConfig
+    from burnish.serve.serve import serve as run
+
+    if api_key_env is not None and not os.environ.get(api_key_env):
+        raise ConfigError(f"{api_key_env} is not set", where="--api-key-env")
+    flags = {
+        "model": resolve_reference(model),
+        "port": port,
+        "host": host,
+        "api_key": api_key_env and os.environ[api_key_env],
+    }
+    config = stage_config(
+        ServeConfig, "serve", config_file=config_file, overrides=overrides, flags=flags
+    )
+
+    def ready(url: str) -> None:
+        click.echo(f"serving {config.model} at {url}/v1 (Ctrl-C ends it)")
+
+    run(config, ready=ready)
+
+
+@click.command()
+@click.option(
+    "--out",
+    "out_",
+    type=_FOLDER,
+    default="demo",
+    show_default=True,
+    help="Folder of the demo, which becomes a project.",
+)
+def demo(out_: Path) -> None:
+    """Take the whole road on bundled data: a few minutes on two cores."""
+    from burnish.demo.road import demo as run
+
+    run(out_)
+
+
+COMMANDS: tuple[click.Command, ...] = (pretrain, tune, generate, evaluate, serve, demo)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,27 +10,16 @@ import click
 
 from burnish.audit import AuditConfig
 from burnish.audit import audit as run_audit
-from burnish.cli.settings import print_json, stage_config
+from burnish.cli.settings import opened_project, print_json, stage_config
 from burnish.collect import CollectConfig, SourceResult
 from burnish.collect import collect as run_collect
 from burnish.console import print_facts, print_rows
-from burnish.project import Project, init_project, require_project
+from burnish.project import init_project, require_project
 from burnish.snapshot import SnapshotConfig
 from burnish.snapshot import snapshot as run_snapshot
-from burnish.store import Store, open_store
+from burnish.store import open_store
 from burnish.trace import Trace
 from burnish.trace import trace as run_trace
-
-
-@contextmanager
-def opened_project() -> Iterator[tuple[Project, Store]]:
-    """The project that holds the working folder, and its store."""
-    project = require_project()
-    store = open_store(project.store_url)
-    try:
-        yield project, store
-    finally:
-        store.close()
 
 
 @click.command()

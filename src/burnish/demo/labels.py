@@ -1,8 +1,8 @@
 """Two annotators' labels for the demo's requests.
 
-Ada answers as CLINC150 published it. Ben errs on `BEN_ERRS` of the requests: half of these slips go to
-the intent that is easiest to confuse with the right one, half to any other; both are drawn with a
-fixed seed. Their disagreements are settled by a reviewer, who again answers as published.
+Ada answers as CLINC150 published it. Ben errs on `BEN_ERRS` of the requests: half of his slips go
+to the intent that is easiest to confuse with the right one, half to any other; both are drawn with
+a fixed seed. Their disagreements are settled by a reviewer, who again answers as published.
 """
 
 from __future__ import annotations

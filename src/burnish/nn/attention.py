@@ -52,7 +52,10 @@ def forest_attention(
         path = forest.path(index)
         k = keys[index] if len(path) == 1 else torch.cat([keys[n] for n in path], dim=2)
         v = values[index] if len(path) == 1 else torch.cat([values[n] for n in path], dim=2)
-        mask = _mask(lengths[index], segment.depth, sliding_window, query.device)
+        shape = (lengths[index], segment.depth, sliding_window)
+        if shape not in forest.masks:
+            forest.masks[shape] = _mask(*shape, query.device)
+        mask = forest.masks[shape]
         outputs.append(attend(queries[index], k, v, mask, scaling))
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 

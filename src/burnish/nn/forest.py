@@ -15,7 +15,7 @@ trajectories this way; PrefixGrouper, arXiv 2506.05433, does it for one shared p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -57,6 +57,10 @@ class Forest:
     examples: int
     tokens: int
     """Tokens with each example counted alone; `len(ids)` is what is computed."""
+    masks: dict[tuple[int, int, int | None], torch.Tensor | None] = field(
+        default_factory=dict, compare=False
+    )
+    """Attention masks already built, for `nn.attention`: every layer needs the same ones."""
 
     def path(self, segment: int) -> list[int]:
         """Indices of a segment's ancestors, root first, then itself."""

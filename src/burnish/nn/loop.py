@@ -82,7 +82,7 @@ def run_steps(
     """
     done = load_progress(folder, optimizer)
     saved_at, save_cost = time.monotonic(), 0.0
-    model.model.train()
+    model.model.eval()  # no dropout: a prefix that examples share would get one mask for all
     bar_of_steps = progress_bar(what, unit="step", total=steps, initial=done.steps)
     with bar_of_steps as bar, _interrupt_deferred() as interrupted:
         while done.steps < steps and not interrupted.is_set():
@@ -98,7 +98,6 @@ def run_steps(
     _save(folder, optimizer, done)
     if interrupted.is_set():
         raise KeyboardInterrupt
-    model.model.eval()
     return done
 
 

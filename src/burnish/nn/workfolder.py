@@ -22,6 +22,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +81,9 @@ def resume_or_start(out: Path, run: Mapping[str, Any]) -> Iterator[Workfolder]:
                 temporary.write_text(canonical_json(run) + "\n", encoding="utf-8")
         else:
             _discard(folder)  # a kill between the last rename and the clean-up may have left it
+            print(f"{out} is finished already: nothing to do", file=sys.stderr)
+        if resumed:
+            print(f"going on with the run in {folder}", file=sys.stderr)
         yield Workfolder(out, folder, run, resumed, finished)
 
 

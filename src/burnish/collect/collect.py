@@ -1,0 +1,211 @@
+"""The stage: open every source, then add its rows to the store, batch by batch."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from burnish.collect.normalise import normalise
+from burnish.collect.sources import Source, find_sources
+from burnish.config import did_you_mean
+from burnish.errors import InputError
+from burnish.files import replaced_file
+from burnish.hashing import content_hash
+from burnish.progress import progress_bar
+from burnish.records import Records, Reject, read_records
+from burnish.store import Store
+from burnish.store.examples import add_examples
+from burnish.types import Example
+
+# Rows in one write transaction: about 0.1 s, for which an annotator's submit waits.
+_BATCH = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class CollectConfig:
+    """What to collect, and what is known about it."""
+
+    sources: tuple[str, ...]
+    """Files, folders (every readable file in them), globs and http(s) URLs."""
+    as_format: str | None = None
+    """Name of the format; by default it is recognised, file by file."""
+    licence: str | None = None
+    """Licence of the records, such as `CC-BY-4.0`; goes with each into every snapshot."""
+    consent: str | None = None
+    """What the people behind the records agreed to, or where that is written down."""
+    subject: str | None = None
+    """Name of the field that says whose personal data a record is (one id or a list)."""
+    normalise: bool = True
+    """Unify Unicode and line ends and take out control characters; see `collect.normalise`."""
+    rejects: Path = Path("rejects")
+    """Folder for the rows that were refused: one file per source that has some."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceResult:
+    """What came of one source."""
+
+    name: str
+    format: str
+    sample: Example
+    """The first example, as it is in the store."""
+    added: int = 0
+    known: int = 0
+    """Examples that were in the store already, or twice in the source."""
+    without_subject: int = 0
+    """Examples that name nobody, where a subject field was asked for."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """How many rows were refused, by reason."""
+    rejects: Path | None = None
+    """JSON lines of line, reason and row; None where nothing was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectResult:
+    """What came of all sources, in the order they were read."""
+
+    sources: tuple[SourceResult, ...]
+
+    @property
+    def added(self) -> int:
+        """Examples that are new in the store."""
+        return sum(source.added for source in self.sources)
+
+    @property
+    def known(self) -> int:
+        """Examples that were there already."""
+        return sum(source.known for source in self.sources)
+
+    @property
+    def rejected(self) -> int:
+        """Rows that were refused."""
+        return sum(sum(source.rejected.values()) for source in self.sources)
+
+
+def collect(config: CollectConfig, store: Store) -> CollectResult:
+    """Add every example of every source to the store; those it has already are left alone.
+
+    Every source is opened and recognised before the first row is added. Examples are added in
+    batches, so after a kill the same command adds the rest and doubles nothing.
+
+    Raises:
+        InputError: a source is not there, is broken or in no known format. Where a file turns out
+            to be broken half-way, the batches before have been added.
+    """
+    with tempfile.TemporaryDirectory(prefix="burnish-") as downloads:
+        opened = _open(find_sources(config.sources, Path(downloads)), config)
+        return CollectResult(tuple(_collect_source(records, config, store) for records in opened))
+
+
+def _open(sources: list[Source], config: CollectConfig) -> list[Records]:
+    """Recognise every source; all faults in one error."""
+    opened, faults = [], []
+    for source in sources:
+        try:
+            records = read_records(source.path, as_format=config.as_format)
+            _check_subject(records, config.subject)
+        except InputError as error:
+            faults.append(error)
+        else:
+            opened.append(replace(records, name=source.name))
+    if len(faults) > 1:
+        raise InputError(f"{len(faults)} sources cannot be read:\n" + "\n".join(map(str, faults)))
+    if faults:
+        raise faults[0]
+    return opened
+
+
+def _check_subject(records: Records, subject: str | None) -> None:
+    known = records.sample.metadata
+    if subject is not None and subject not in known:
+        raise InputError(
+            f"the first example has no field {subject!r}{did_you_mean(subject, known)}",
+            where=str(records.paths[0]),
+            do="name the field that says whose data a record is",
+        )
+
+
+def _collect_source(records: Records, config: CollectConfig, store: Store) -> SourceResult:
+    read = added = without_subject = 0
+    rejected: Counter[str] = Counter()
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as rejects,
+        progress_bar(f"collecting {records.name}", unit="B", total=records.size) as bar,
+    ):
+        rows = records.read(bar.update)
+        while batch := list(islice(rows, _BATCH)):
+            refused = [row for row in batch if isinstance(row, Reject)]
+            examples = [_prepare(row, config) for row in batch if isinstance(row, Example)]
+            with store.writing() as connection:
+                added += add_examples(connection, examples, actor="collect")
+            read += len(examples)
+            without_subject += sum(not example.subject_ids for example in examples)
+            for reject in refused:
+                rejected[reject.reason.partition(":")[0]] += 1
+                rejects.write(_reject_line(reject))
+            bar.set_postfix_str(f"{read + rejected.total()} rows")
+        path = _keep_rejects(rejects, records, config.rejects)
+    return SourceResult(
+        records.name,
+        records.format,
+        _prepare(records.sample, config),
+        added,
+        read - added,
+        without_subject if config.subject else 0,
+        dict(rejected.most_common()),
+        path,
+    )
+
+
+def _prepare(example: Example, config: CollectConfig) -> Example:
+    """The example with what the user said about the whole source."""
+    if config.normalise:
+        example = normalise(example)
+    subjects = _subjects(example, config.subject)
+    if not (config.licence or config.consent or subjects):
+        return example
+    return replace(
+        example,
+        licence=config.licence or example.licence,
+        consent=config.consent or example.consent,
+        subject_ids=subjects or example.subject_ids,
+    )
+
+
+def _subjects(example: Example, subject: str | None) -> tuple[str, ...]:
+    value = example.metadata.get(subject) if subject is not None else None
+    ids = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(str(id_) for id_ in ids if id_ not in (None, "")))
+
+
+def _reject_line(reject: Reject) -> str:
+    # Parquet rows may hold dates or bytes, which are shown and not kept.
+    row = {"line": reject.line, "reason": reject.reason, "row": reject.row}
+    return json.dumps(row, default=str) + "\n"
+
+
+def _keep_rejects(rejects: IO[str], records: Records, folder: Path) -> Path | None:
+    """Replace what an earlier run of the same source refused; None where nothing was now."""
+    # Two sources may have the same name; the hash of where they are tells them apart.
+    name = re.sub(r"[^\w.-]+", "_", records.name)[-80:]
+    path = folder / f"{name}-{content_hash(_place(records))[:8]}.jsonl"
+    if not rejects.tell():
+        path.unlink(missing_ok=True)
+        return None
+    rejects.seek(0)
+    with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        shutil.copyfileobj(rejects, file)
+    return path
+
+
+def _place(records: Records) -> str:
+    """Where a source is: its URL, which is its name, or its path; a download has no place."""
+    return records.name if "://" in records.name else str(records.paths[0].absolute())

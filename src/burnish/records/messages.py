@@ -1,0 +1,184 @@
+"""Turns written in OpenAI's way (role, content) or ShareGPT's (from, value), into messages."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from burnish.types import Conversation, Message, Role, ToolCall
+
+_OPENAI_ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+_SHAREGPT_ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+
+
+class UnfitError(Exception):
+    """A row does not fit its format; the text is the reason the row is refused with."""
+
+
+def openai_conversation(turns: Any, tools: Any = None) -> Conversation:
+    """A list of {role, content}, with tool calls and a loss weight per turn where given."""
+    messages = tuple(_openai_message(turn) for turn in _turns(turns, "messages"))
+    return Conversation(messages, tools_text(tools))
+
+
+def sharegpt_conversation(turns: Any, system: Any = None, tools: Any = None) -> Conversation:
+    """A list of {from, value}; `system` goes first where it is given beside the list."""
+    messages = [_sharegpt_message(turn) for turn in _turns(turns, "conversations")]
+    if system:
+        messages.insert(0, Message("system", text_of(system, "system")))
+    return Conversation(tuple(messages), tools_text(tools))
+
+
+def text_of(value: Any, name: str) -> str:
+    """`value` where it is a text; a number or truth value as JSON writes it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value)
+    if value is None:
+        raise UnfitError(f"{name!r} is missing")
+    raise UnfitError(f"{name!r} is a {type(value).__name__}, not a text")
+
+
+def from_json_text(value: Any) -> Any:
+    """The value itself, or what it spells: in CSV and Parquet, lists come as JSON in text."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise UnfitError(f"broken JSON inside a column: {error}") from None
+    return value
+
+
+def tools_text(tools: Any) -> str | None:
+    """The tools on offer as chat templates take them: a JSON list of {type, function}."""
+    tools = from_json_text(tools)
+    if not tools:
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise UnfitError("'tools' is not a list of objects")
+    # ShareGPT lists the bare functions.
+    wrapped = [t if "function" in t else {"type": "function", "function": t} for t in tools]
+    return json.dumps(wrapped, ensure_ascii=False)
+
+
+def _turns(value: Any, name: str) -> list[Mapping[str, Any]]:
+    value = from_json_text(value)
+    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+        raise UnfitError(f"{name!r} is not a list of turns")
+    if not value:
+        raise UnfitError(f"{name!r} is an empty list")
+    return value
+
+
+def _openai_message(turn: Mapping[str, Any]) -> Message:
+    role = _role(turn.get("role"), _OPENAI_ROLES)
+    tool_calls = turn.get("tool_calls") or []
+    if not isinstance(tool_calls, list):
+        raise UnfitError("'tool_calls' is not a list")
+    calls = [_call(call) for call in tool_calls]
+    if turn.get("function_call"):
+        calls.append(_call(turn["function_call"]))
+    content = turn.get("content")
+    if content is None and calls:
+        content = ""
+    call_id = turn.get("tool_call_id")
+    return Message(
+        role,
+        _content(content),
+        tuple(calls),
+        _weight(turn, role),
+        str(call_id) if call_id is not None else None,
+    )
+
+
+def _sharegpt_message(turn: Mapping[str, Any]) -> Message:
+    name = turn.get("from")
+    role = _role(name, _SHAREGPT_ROLES)
+    value = text_of(turn.get("value"), "value")
+    if name != "function_call":
+        return Message(role, value, weight=_weight(turn, role))
+    calls = from_json_text(value)
+    calls = calls if isinstance(calls, list) else [calls]
+    return Message(role, "", tuple(map(_call, calls)), _weight(turn, role))
+
+
+def _role(name: Any, known: Mapping[str, Role]) -> Role:
+    if isinstance(name, str) and name in known:
+        return known[name]
+    if name is None:
+        raise UnfitError("a turn without a role")
+    raise UnfitError(f"unknown role: {name!r} is none of {', '.join(known)}")
+
+
+def _content(content: Any) -> str:
+    """A text, or a list of text parts ({type, text} or {type, value}) put together."""
+    if not isinstance(content, list):
+        return text_of(content, "content")
+    texts = []
+    for part in content:
+        if not isinstance(part, Mapping) or part.get("type") != "text":
+            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+            raise UnfitError(f"only text can be trained on: a content part has type {kind!r}")
+        text = part.get("text")
+        texts.append(text_of(part.get("value") if text is None else text, "text"))
+    return "".join(texts)
+
+
+def _call(call: Any) -> ToolCall:
+    """{id, function: {name, arguments}}, or the inner object alone."""
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise UnfitError("a tool call without a name")
+    arguments = function.get("arguments")
+    if arguments is None:
+        arguments = {}
+    if isinstance(arguments, str):
+        try:
+            parsed = json.loads(arguments)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise UnfitError("a tool call whose arguments are no JSON object")
+    elif isinstance(arguments, Mapping):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    else:
+        raise UnfitError("a tool call whose arguments are no JSON object")
+    call_id = call.get("id")
+    return ToolCall(function["name"], arguments, str(call_id) if call_id is not None else None)
+
+
+def _weight(turn: Mapping[str, Any], role: Role) -> float | None:
+    """The turn's loss weight; None where it is what the role has anyway."""
+    given = [turn[key] for key in ("weight", "loss_weight", "loss") if turn.get(key) is not None]
+    if not given:
+        return None
+    weight = loss_weight(given[0])
+    return None if weight == Message(role, "").loss_weight else weight
+
+
+def loss_weight(value: Any) -> float:
+    """A weight as a number; true and false are 1 and 0."""
+    if not isinstance(value, (bool, int, float)) or not math.isfinite(value) or value < 0:
+        raise UnfitError(f"a loss weight must be a number of 0 or more: {value!r}")
+    return float(value)

@@ -1,0 +1,83 @@
+"""Annotations, and the guidelines they were made under."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any, cast
+
+from sqlalchemy import Connection, Row, func, select
+
+from burnish.hashing import content_hash
+from burnish.project import utc_now
+from burnish.store.insert import insert_new
+from burnish.store.log import append_log, rows_payload
+from burnish.store.tables import annotations, guidelines
+from burnish.types import Annotation, AnnotationStatus
+
+_COLUMNS = [column for column in annotations.c if column.name != "seq"]
+
+
+def add_annotations(
+    connection: Connection, batch: Iterable[Annotation], *, actor: str, action: str = "annotate"
+) -> int:
+    """Add those of a batch whose client id is not known yet and return how many they are."""
+    now = utc_now()
+    rows = {a.client_id: {**asdict(a), "created_at": a.created_at or now} for a in batch}
+    added = insert_new(connection, annotations, list(rows.values()), annotations.c.client_id)
+    if added:
+        new = [row for client_id, row in rows.items() if client_id in added]
+        append_log(connection, actor, action, rows_payload(new))
+    return len(added)
+
+
+def read_annotations(
+    connection: Connection, *, task: str | None = None, example_id: str | None = None
+) -> Iterator[Annotation]:
+    """Annotations in order of arrival, streaming; of one task or one example if asked."""
+    query = select(*_COLUMNS).order_by(annotations.c.seq)
+    if task is not None:
+        query = query.where(annotations.c.task == task)
+    if example_id is not None:
+        query = query.where(annotations.c.example_id == example_id)
+    for row in connection.execute(query, execution_options={"yield_per": 1000}):
+        yield to_annotation(row)
+
+
+def read_annotation(connection: Connection, client_id: str) -> Annotation | None:
+    """The annotation of that client id, or None."""
+    query = select(*_COLUMNS).where(annotations.c.client_id == client_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else to_annotation(row)
+
+
+def count_annotations(connection: Connection) -> int:
+    """How many annotations there are, of any task and status."""
+    return connection.scalar(select(func.count()).select_from(annotations)) or 0
+
+
+def to_annotation(row: Row[Any]) -> Annotation:
+    """An annotation from a row of its table."""
+    return Annotation(
+        example_id=row.example_id,
+        task=row.task,
+        answer=row.answer,
+        annotator=row.annotator,
+        client_id=row.client_id,
+        guideline_version=row.guideline_version,
+        seconds=row.seconds,
+        status=cast(AnnotationStatus, row.status),
+        created_at=row.created_at,
+    )
+
+
+def add_guidelines(connection: Connection, text: str, *, actor: str) -> str:
+    """Keep this text of the guidelines and return its version; the same text is one version."""
+    version = content_hash(text)
+    row = {"version": version, "text": text, "created_at": utc_now()}
+    if insert_new(connection, guidelines, [row], guidelines.c.version):
+        append_log(connection, actor, "guidelines", {"version": version})
+    return version
+
+
+def read_guidelines(connection: Connection, version: str) -> str | None:
+    """The text of one version of the guidelines."""
+    return connection.scalar(select(guidelines.c.text).where(guidelines.c.version == version))

@@ -1,0 +1,86 @@
+"""The log: who did what and when, each entry chained to the one before by its hash.
+
+    hash = SHA-256(hash of the entry before + canonical JSON of {seq, at, actor, action, payload})
+
+Changing, inserting or removing an entry breaks every hash after it. Cutting off the newest entries
+does not, so keep the head `verify_log` returns somewhere else and compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, text
+
+from burnish.errors import ProjectError
+from burnish.hashing import canonical_json, content_hash
+from burnish.project import utc_now
+from burnish.store.tables import log
+
+_START = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """How far the log goes; kept elsewhere it proves that nothing was cut off."""
+
+    entries: int
+    hash: str
+
+
+def append_log(connection: Connection, actor: str, action: str, payload: Mapping[str, Any]) -> None:
+    """Add one entry, in the transaction of the write it tells about."""
+    if connection.dialect.name == "postgresql":
+        # Two transactions must not chain to the same entry; SQLite has one writer anyway.
+        connection.execute(text("LOCK TABLE log IN EXCLUSIVE MODE"))
+    last = connection.execute(
+        select(log.c.seq, log.c.hash).order_by(log.c.seq.desc()).limit(1)
+    ).one_or_none()
+    seq, previous = (last.seq + 1, last.hash) if last else (1, _START)
+    entry = {
+        "seq": seq,
+        "at": utc_now(),
+        "actor": actor,
+        "action": action,
+        "payload": canonical_json(dict(payload)),
+    }
+    connection.execute(insert(log).values(**entry, hash=_chain(previous, entry)))
+
+
+def rows_payload(rows: Iterable[Any], **facts: Any) -> dict[str, Any]:
+    """What a batch leaves in the log: how many rows and the hash that pins every one of them."""
+    rows = list(rows)
+    return {"rows": len(rows), "rows_hash": content_hash(rows), **facts}
+
+
+def read_log(connection: Connection, limit: int = 100) -> list[dict[str, Any]]:
+    """The newest entries, newest first."""
+    rows = connection.execute(select(log).order_by(log.c.seq.desc()).limit(limit)).mappings()
+    return [{**row, "payload": json.loads(row["payload"])} for row in rows]
+
+
+def verify_log(connection: Connection) -> LogHead:
+    """Recompute every hash and return the head.
+
+    Raises:
+        ProjectError: an entry was changed, added or removed; says which is the first.
+    """
+    head = LogHead(0, _START)
+    for row in connection.execute(select(log).order_by(log.c.seq)).mappings():
+        entry = {key: row[key] for key in ("seq", "at", "actor", "action", "payload")}
+        if row["seq"] != head.entries + 1 or row["hash"] != _chain(head.hash, entry):
+            raise ProjectError(
+                f"entry {head.entries + 1} was changed, or one before it added or removed",
+                where="the store's log",
+                do="compare with a backup; what the log says from there on is not proved",
+            )
+        head = LogHead(row["seq"], row["hash"])
+    return head
+
+
+def _chain(previous: str, entry: Mapping[str, Any]) -> str:
+    return hashlib.sha256((previous + canonical_json(entry)).encode()).hexdigest()

@@ -1,0 +1,454 @@
+"""The store on a real SQLite file. Run: pytest tests/test_store.py"""
+
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import CreateTable, insert, select, text, update
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
+
+import burnish
+from burnish.errors import ProjectError, ResourceError
+from burnish.hashing import content_hash
+from burnish.records.fingerprint import prompt_fingerprint
+from burnish.store import open_store, tables
+from burnish.store.annotations import (
+    add_annotations,
+    add_guidelines,
+    count_annotations,
+    read_annotations,
+    read_guidelines,
+)
+from burnish.store.answers import (
+    Resolution,
+    add_resolutions,
+    answer_in_force,
+    read_answered,
+    read_resolutions,
+)
+from burnish.store.examples import (
+    PAGE,
+    add_examples,
+    count_by_source,
+    count_examples,
+    read_example,
+    read_examples,
+    read_subject_prompts,
+)
+from burnish.store.findings import (
+    count_exclusions,
+    count_survivors,
+    exclude,
+    read_exclusions,
+    read_findings,
+    replace_findings,
+)
+from burnish.store.log import append_log, read_log, verify_log
+from burnish.store.queue import queue
+from burnish.types import Annotation, Conversation, Example, Finding, Message, ToolCall
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = open_store(f"sqlite:///{tmp_path}/burnish.db")
+    yield opened
+    opened.close()
+
+
+def example(number: int, answer: str | None = "yes", **fields) -> Example:
+    messages = (Message("user", f"question {number}"),)
+    if answer is not None:
+        messages += (Message("assistant", answer),)
+    return Example(Conversation(messages), fields.pop("source", "a.jsonl"), **fields)
+
+
+def annotation(of: Example, answer: str, annotator: str = "ann", **fields) -> Annotation:
+    client_id = fields.pop("client_id", f"{of.id}-{annotator}-{answer}-{fields.get('status', '')}")
+    return Annotation(of.id, "answer", answer, annotator, client_id, **fields)
+
+
+def add(store, *examples: Example) -> int:
+    with store.writing() as connection:
+        return add_examples(connection, examples, actor="test")
+
+
+# Tables.
+
+
+def test_migrations_lead_to_the_tables(store):
+    with store.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+
+
+def test_the_columns_are_these(tmp_path, store):
+    connection = sqlite3.connect(tmp_path / "burnish.db")
+    columns = {
+        name: " ".join(row[1] for row in connection.execute(f"PRAGMA table_info({name})"))
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    }
+    connection.close()
+    assert columns == {
+        "alembic_version": "version_num",
+        "examples": "seq id conversation conversation_hash prompt_hash source metadata weight "
+        "licence consent received_at parent",
+        "example_subjects": "example_id position subject_id",
+        "annotations": "seq client_id example_id task answer annotator guideline_version seconds "
+        "status created_at",
+        "leases": "seq example_id task slot annotator expires_at",
+        "guidelines": "version text created_at",
+        "resolutions": "seq example_id task answer annotation_ids resolved_by created_at",
+        "findings": "seq check example_ids message fix audited_at",
+        "exclusions": "example_id reason by created_at",
+        "log": "seq at actor action payload hash",
+        queue.name: "task example_id position taken closed",
+    }
+
+
+def test_the_tables_are_postgresql_too():
+    for table in tables.metadata.sorted_tables:
+        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=postgresql.dialect()))
+
+
+def test_sqlite_is_set_up_for_many_users(store):
+    with store.reading() as connection:
+        pragma = {
+            name: connection.scalar(text(f"PRAGMA {name}"))
+            for name in ("journal_mode", "busy_timeout", "foreign_keys", "synchronous")
+        }
+    assert pragma == {
+        "journal_mode": "wal",
+        "busy_timeout": 15_000,
+        "foreign_keys": 1,
+        "synchronous": 2,  # FULL: a label that was acknowledged survives a power cut
+    }
+
+
+def test_a_store_opens_again_and_by_two_at_once(tmp_path):
+    url = f"sqlite:///{tmp_path}/new.db"
+    program = f"from burnish.store import open_store; open_store({url!r}).close()"
+    started = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
+    assert [process.wait() for process in started] == [0] * 4
+    open_store(url).close()
+
+
+def test_what_is_no_store_is_refused(tmp_path):
+    (tmp_path / "text.db").write_text("this is no database\n" * 100)
+    newer = open_store(f"sqlite:///{tmp_path}/newer.db")
+    with newer.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    newer.close()
+    cases = {
+        f"sqlite:///{tmp_path}/text.db": "not a database",
+        f"sqlite:///{tmp_path}/newer.db": "newer Burnish",
+        f"sqlite:///{tmp_path}/none/a.db": "unable to open",
+        "burnish.db": "is no store's URL",
+        "mysql://host/db": "neither SQLite nor PostgreSQL",
+    }
+    for url, message in cases.items():
+        with pytest.raises(ProjectError, match=message):
+            open_store(url)
+
+
+def test_a_missing_driver_names_the_extra(monkeypatch):
+    # None in sys.modules is how Python marks a module that cannot be imported.
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ResourceError, match=r"burnish\[postgres\]"):
+        open_store("postgresql+psycopg://user:secret@localhost/db")
+
+
+# Examples.
+
+
+def test_examples_come_back_as_they_went_in_order(store):
+    call = ToolCall("add", '{"a": 1}', "c1")
+    rich = Example(
+        Conversation(
+            (
+                Message("system", "s", weight=0.25),
+                Message("assistant", "", (call,)),
+                Message("tool", "2", tool_call_id="c1"),
+            ),
+            tools='[{"type": "function"}]',
+            raw=True,
+        ),
+        "ü.csv",
+        {"n": 1, "list": [1, {"a": None}]},
+        0.5,
+        "MIT",
+        "form 7",
+        ("second", "first"),
+        "2026-01-01T00:00:00.000+00:00",
+        "0" * 32,
+    )
+    others = [example(n, subject_ids=("p",) * (n % 2)) for n in range(PAGE + 10)]
+    assert add(store, *others, rich) == PAGE + 11
+    with store.reading() as connection:
+        read = list(read_examples(connection))
+        assert [e.id for e in read] == [e.id for e in [*others, rich]]
+        assert read[-1] == rich
+        assert [e.subject_ids for e in read[:-1]] == [e.subject_ids for e in others]
+        assert read_example(connection, rich.id) == rich
+        assert read_example(connection, "none") is None
+        assert count_examples(connection) == PAGE + 11
+        assert count_by_source(connection) == {"a.jsonl": PAGE + 10, "ü.csv": 1}
+
+
+def test_adding_again_adds_and_logs_nothing(store):
+    batch = [example(n) for n in range(5)]
+    assert add(store, *batch[:3]) == 3
+    assert add(store, *batch, batch[4]) == 2
+    assert add(store, *batch) == 0
+    with store.reading() as connection:
+        logged = [entry["payload"] for entry in read_log(connection)]
+    assert [entry["rows"] for entry in logged] == [2, 3]
+    assert logged[1]["rows_hash"] == content_hash([e.id for e in batch[:3]])
+
+
+def test_hash_columns_are_the_hashes(store):
+    one = example(1)
+    add(store, one)
+    with store.reading() as connection:
+        row = connection.execute(select(tables.examples)).one()
+    assert row.conversation_hash == one.conversation.hash
+    assert row.prompt_hash == prompt_fingerprint(one.conversation)
+
+
+def test_subject_prompts(store):
+    add(store, example(1, subject_ids=("p", "q")), example(2, subject_ids=("p",)), example(3))
+    hashes = [prompt_fingerprint(example(n).conversation) for n in (1, 2)]
+    with store.reading() as connection:
+        assert set(read_subject_prompts(connection)) == {
+            ("p", hashes[0]),
+            ("q", hashes[0]),
+            ("p", hashes[1]),
+        }
+
+
+# Annotations and answers.
+
+
+def test_a_retried_annotation_is_one_row(store):
+    one = example(1, None)
+    add(store, one)
+    given = annotation(one, "yes", guideline_version="g1", seconds=3.5)
+    with store.writing() as connection:
+        assert add_annotations(connection, [given, given], actor="ann") == 1
+        assert add_annotations(connection, [given], actor="ann") == 0
+    with store.reading() as connection:
+        (read,) = read_annotations(connection, task="answer", example_id=one.id)
+        assert read.created_at is not None
+        assert (read.answer, read.seconds, read.guideline_version) == ("yes", 3.5, "g1")
+        assert list(read_annotations(connection, task="other")) == []
+        assert count_annotations(connection) == 1
+
+
+def test_an_annotation_needs_its_example(store):
+    with pytest.raises(IntegrityError), store.writing() as connection:
+        add_annotations(connection, [annotation(example(1), "yes")], actor="ann")
+
+
+def test_guidelines_are_kept_by_content(store):
+    with store.writing() as connection:
+        version = add_guidelines(connection, "Be kind.", actor="lead")
+        assert add_guidelines(connection, "Be kind.", actor="lead") == version
+        assert read_guidelines(connection, version) == "Be kind."
+        assert read_guidelines(connection, "none") is None
+        assert len(read_log(connection)) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "resolution", "status", "answer"),
+    [
+        (None, [], None, "unlabelled", None),
+        ("own", [], None, "answered", "own"),
+        ("own", [("a", "x")], None, "answered", "x"),
+        (None, [("a", "x"), ("b", " x\n")], None, "answered", "x"),
+        (None, [("a", "x"), ("b", "y")], None, "disagreement", None),
+        ("own", [("a", "x"), ("b", "y")], None, "disagreement", "own"),
+        ("own", [("a", "x"), ("b", "y")], "z", "answered", "z"),
+        (None, [("a", "x"), ("a", "y")], None, "answered", "y"),
+        (None, [("a", "x"), ("b", "!skipped")], None, "answered", "x"),
+        ("own", [("a", "!skipped")], None, "answered", "own"),
+        ("own", [("a", "x"), ("b", "!flagged")], None, "flagged", "own"),
+        ("own", [("b", "!flagged")], "z", "answered", "z"),
+        ("own", [("b", "!flagged"), ("b", "x")], None, "answered", "x"),
+    ],
+)
+def test_the_answer_in_force(store, own, given, resolution, status, answer):
+    one = example(1, own)
+    add(store, one, example(2))
+    annotations = [
+        annotation(one, "", who, status=what[1:], client_id=str(n))
+        if what.startswith("!")
+        else annotation(one, what, who, client_id=str(n))
+        for n, (who, what) in enumerate(given)
+    ]
+    with store.writing() as connection:
+        add_annotations(connection, annotations, actor="test")
+        if resolution is not None:
+            for decided in ("first thought", resolution):
+                decision = Resolution(one.id, "answer", decided, ("0",), "lead")
+                add_resolutions(connection, [decision], actor="lead")
+    with store.reading() as connection:
+        first, second = read_answered(connection)
+    assert (first.example.id, second.example.id) == (one.id, example(2).id)
+    assert first.status == status
+    found = first.conversation.answer
+    assert (found.content if found else None) == answer
+    assert first.conversation.prompt == one.conversation.prompt
+    if resolution is not None:
+        assert [a.client_id for a in first.annotations] == ["0"]
+    elif answer == own:
+        assert first.annotations == ()
+    else:
+        assert {a.answer.strip() for a in first.annotations} == {answer}
+
+
+def test_other_tasks_and_excluded_examples_do_not_answer(store):
+    one, two = example(1, None), example(2)
+    add(store, one, two)
+    with store.writing() as connection:
+        other = Annotation(one.id, "intent", "x", "ann", "c1")
+        add_annotations(connection, [other], actor="ann")
+        exclude(connection, {two.id: "empty_answer"}, actor="audit")
+    with store.reading() as connection:
+        assert [a.status for a in read_answered(connection)] == ["unlabelled"]
+        assert [a.status for a in read_answered(connection, task="intent")] == ["answered"]
+        assert list(read_resolutions(connection, task="answer")) == []
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y"])), max_size=5))
+def test_one_voice_each_and_all_agree_or_nobody_is_heard(given_answers):
+    one = example(1, None)
+    annotations = [annotation(one, what, who) for who, what in given_answers]
+    latest = dict(given_answers)
+    answered = answer_in_force(one, None, annotations)
+    if not latest:
+        assert answered.status == "unlabelled"
+    elif len(set(latest.values())) == 1:
+        assert answered.conversation.answer.content in latest.values()
+        assert len(answered.annotations) == len(latest)
+    else:
+        assert answered.status == "disagreement"
+
+
+# Findings.
+
+
+def test_findings_are_replaced_and_exclusions_kept(store):
+    one, two = example(1), example(2, source="b.jsonl")
+    add(store, one, two)
+    found = [Finding("check", (one.id, two.id), "message", "fix"), Finding("other", (), "m")]
+    with store.writing() as connection:
+        replace_findings(connection, found, actor="audit")
+        replace_findings(connection, found, actor="audit")
+        assert read_findings(connection) == found
+        assert read_findings(connection, limit=1) == found[:1]
+        assert exclude(connection, {one.id: "why"}, actor="audit") == 1
+        assert exclude(connection, {one.id: "again", two.id: "why"}, actor="audit") == 1
+        assert read_exclusions(connection) == {one.id: "why", two.id: "why"}
+        assert count_exclusions(connection) == 2
+        assert count_survivors(connection) == {"a.jsonl": (1, 0), "b.jsonl": (1, 0)}
+
+
+# The log and transactions.
+
+
+def test_any_change_to_the_log_is_found(store):
+    with store.writing() as connection:
+        for number in range(5):
+            append_log(connection, "ann", "act", {"number": number, "text": "ü"})
+    with store.reading() as connection:
+        head = verify_log(connection)
+        entries = connection.execute(select(tables.log)).mappings().all()
+    assert head.entries == 5
+    changes = [
+        update(tables.log).where(tables.log.c.seq == 2).values(**{column: value})
+        for column, value in [
+            ("payload", '{"number":9}'),
+            ("actor", "eve"),
+            ("action", "other"),
+            ("at", "2020-01-01"),
+            ("hash", "0" * 64),
+        ]
+    ]
+    changes.append(tables.log.delete().where(tables.log.c.seq == 1))
+    changes.append(tables.log.delete().where(tables.log.c.seq == 3))
+    changes.append(insert(tables.log).values({**entries[4], "seq": 6}))
+    for change in changes:
+        with pytest.raises(ProjectError, match="was changed"), store.writing() as connection:  # noqa: PT012
+            connection.execute(change)
+            verify_log(connection)
+    with store.writing() as connection:
+        connection.execute(tables.log.delete().where(tables.log.c.seq == 5))
+        # Cut off at the end: only the head kept elsewhere shows it.
+        assert verify_log(connection) != head
+
+
+def test_a_failed_write_leaves_nothing(store):
+    with pytest.raises(ZeroDivisionError), store.writing() as connection:  # noqa: PT012
+        add_examples(connection, [example(1)], actor="test")
+        raise ZeroDivisionError
+    with store.reading() as connection:
+        assert count_examples(connection) == 0
+        assert verify_log(connection).entries == 0
+
+
+def test_writers_wait_for_one_another_and_readers_for_nobody(store):
+    def write(start: int) -> None:
+        for number in range(start, start + 20):
+            add(store, example(number))
+
+    with store.reading() as before:
+        assert count_examples(before) == 0
+        threads = [threading.Thread(target=write, args=(100 * n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # A reader sees the store as it was when it began.
+        assert count_examples(before) == 0
+    with store.reading() as connection:
+        assert count_examples(connection) == 80
+        assert verify_log(connection).entries == 80
+
+
+def test_a_store_that_stays_busy_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("burnish.store.store.BUSY_SECONDS", 0.1)
+    store = open_store(f"sqlite:///{tmp_path}/burnish.db")
+    with (
+        store.writing(),
+        pytest.raises(ProjectError, match="another process has been writing"),
+        store.writing(),
+    ):
+        pass
+    store.close()
+
+
+def test_a_full_disk_is_named(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/burnish.db")
+    with pytest.raises(ResourceError, match="disk is full"), store.writing() as connection:  # noqa: PT012
+        # SQLite's own ceiling stands in for the disk's.
+        connection.execute(text("PRAGMA max_page_count = 60"))
+        add_examples(connection, [example(n, "x" * 5000) for n in range(200)], actor="test")
+    with store.reading() as connection:
+        assert count_examples(connection) == 0
+    store.close()
+
+
+def test_no_sql_outside_the_store():
+    package = Path(burnish.__file__).parent
+    sql = re.compile(r"^\s*(from|import) (sqlalchemy|sqlite3|alembic)", re.MULTILINE)
+    for path in package.rglob("*.py"):
+        if "store" not in path.relative_to(package).parts:
+            assert not sql.search(path.read_text(encoding="utf-8")), path
