@@ -24,12 +24,13 @@ SOURCE = ROOT / "src" / "burnish"
 
 # Lowest first; a module imports from its own layer's floor down, never up.
 LAYERS = (
-    {"types", "errors", "config", "hashing", "files", "progress", "burnish"},
+    {"types", "errors", "config", "hashing", "files", "progress", "burnish", "templates"},
     {"project", "records", "store", "chat"},
     {"nn"},
-    {"collect", "label", "audit", "snapshot", "pretrain", "tune", "evaluate", "serve", "export"},
+    {"collect", "label", "audit", "snapshot", "trace"}
+    | {"pretrain", "tune", "evaluate", "serve", "export"},
     {"web"},
-    {"console", "demo", "cli"},
+    {"console", "demo", "cli", "__main__"},
 )
 STAGES = LAYERS[3]
 TORCH_SIDE = {"nn", "pretrain", "tune", "evaluate", "serve", "export"}
