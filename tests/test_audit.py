@@ -1,9 +1,13 @@
 """Each fault planted, and found. Run: pytest tests/test_audit.py"""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import burnish.audit
 from burnish.audit import AuditConfig, audit
 from burnish.audit.clusters import Clusters
 from burnish.hashing import content_hash
@@ -195,3 +199,14 @@ def test_a_fix_never_removes_the_last_member_of_a_cluster(tmp_path_factory, answ
     expected = {a.strip().lower() if a else a for a in answers} - {""}
     assert len(kept) == len(expected)
     assert set(kept) == expected
+
+
+def test_every_check_is_documented():
+    text = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    package = Path(burnish.audit.__file__).parent
+    assert set(documented) == {p.stem for p in package.glob("*.py")} - {
+        "__init__",
+        "audit",
+        "clusters",
+    }

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from burnish.collect.normalise import normalise, normalise_text
 from burnish.errors import InputError
 from burnish.project import init_project
 from burnish.records import read_examples
+from burnish.records.formats import FORMATS
+from burnish.records.pairs import PAIRS
+from burnish.records.rows import SUFFIXES
 from burnish.snapshot import SnapshotConfig, snapshot
 from burnish.store import examples as stored
 from burnish.store import open_store
@@ -138,6 +142,7 @@ def test_folders_and_globs(store, tmp_path):
     (data / "README.md").write_text("not data")
     result = run(store, tmp_path, data)
     assert [s.name for s in result.sources] == ["data/a.jsonl", "data/deep/b.jsonl"]
+    assert [s.sample.source for s in result.sources] == ["data/a.jsonl", "data/deep/b.jsonl"]
     result = run(store, tmp_path, f"{data}/**/*.jsonl", data / "a.jsonl")
     assert [s.name for s in result.sources] == ["a.jsonl", "b.jsonl"]
     odd = write(data / "odd[1].jsonl", 1)
@@ -336,3 +341,45 @@ def test_normalisation_can_be_left_out(store, tmp_path):
 def test_a_clean_example_is_not_copied():
     example = Example(Conversation((Message("user", "é\n"),)), "a", {"n": 1, "t": ["x"]})
     assert normalise(example) is example
+
+
+# The documentation.
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def documented_formats() -> dict[str, dict]:
+    row = re.compile(r"^\| `(\w+)` \| `(\{.*\})` \|", re.MULTILINE)
+    text = (DOCS / "collect.md").read_text(encoding="utf-8")
+    return {name: json.loads(example) for name, example in row.findall(text)}
+
+
+def test_the_documented_formats_are_the_formats():
+    assert list(documented_formats()) == [f.name for f in FORMATS]
+
+
+@pytest.mark.parametrize(("name", "row"), documented_formats().items())
+def test_each_documented_example_is_recognised(tmp_path, name, row):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    read = read_examples(path, as_format="prompt" if name == "prompt" else None)
+    assert read.format == name
+    conversation = read.sample.conversation
+    if name == "text":
+        assert conversation.raw
+        assert conversation.answer.content == row["text"]
+        return
+    asked = "Add the numbers.\n\n2, 2" if name == "alpaca" else "2+2?"
+    assert conversation.prompt.messages[-1] == Message("user", asked)
+    assert (conversation.answer.content if conversation.answer else None) == (
+        None if name == "prompt" else "4"
+    )
+    assert conversation.raw == (name in ("burnish", "prompt_completion"))
+
+
+def test_documented_columns_and_endings_are_the_ones():
+    text = (DOCS / "collect.md").read_text(encoding="utf-8")
+    for suffix in SUFFIXES:
+        assert f"`{suffix}`" in text
+    for prompt, completion in PAIRS:
+        assert f"`{prompt}`/`{completion}`" in text

@@ -170,7 +170,7 @@ ratings = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(ratings)
 def test_statistics_equal_their_definitions(examples):
     def same(ours, plain):
@@ -393,10 +393,10 @@ def test_killed_annotators_lose_and_double_nothing(tmp_path):
     """20 processes on one file, killed at random and started again; then the rest is finished."""
     url = f"sqlite:///{tmp_path / 'burnish.db'}"
     store = open_store(url)
-    examples = fill(store, 60)
+    examples = fill(store, 40)
     rng = random.Random(0)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["burnish.label.queue", "burnish.store"])
+    context.set_forkserver_preload([__name__])
 
     def start(person: int, now: datetime):
         arguments = (url, f"person {person}", now, str(tmp_path / f"{person}.txt"))

@@ -341,6 +341,8 @@ def test_a_single_conversation_in_a_json_file(tmp_path):
     path = tmp_path / "one.json"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}, indent=1))
     assert read_examples(path).examples[0].conversation == Conversation((user("a"),))
+    path.write_text('{"prompt": "a", "tags": ["x"]}')
+    assert read_examples(path).examples[0].metadata == {"tags": ["x"]}
 
 
 def test_a_text_file_is_a_text_per_line(tmp_path):
@@ -389,7 +391,7 @@ def test_broken_files_are_refused_with_their_place(tmp_path):
         "deep.json": (b"[" * 100_000, "deep.json:1: broken JSON"),
         "object.json": (b'{\n"prompt": \n}', "object.json:3: broken JSON"),
         "number.json": (b"17", "no rows to be found"),
-        "two_lists.json": (b'{"a": [1],\n "b": [2]}', "2 lists: a, b"),
+        "two_lists.json": (b'{"a": [{}],\n "b": [{}]}', "2 lists: a, b"),
         "none.json": (b"[]", "has no rows"),
         "header.csv": (b"prompt,completion\n", "has no rows"),
         "twice.csv": (b"a,a\n1,2\n", "two columns have the same name"),
@@ -470,7 +472,9 @@ def test_unknown_columns_name_the_nearest_format(tmp_path):
 @needs_data
 def test_real_files_of_no_known_form_are_refused():
     assert "'full_text', 'masked'" in refusal(DATA / "pii_generated_large.json")
-    assert "one object with 6 lists" in refusal(DATA / "clinc150_full.json")
+    assert "unknown format: the columns are 'oos_val', 'val'" in refusal(
+        DATA / "clinc150_full.json"
+    )
 
 
 COLUMNS = sorted({column for f in FORMATS for columns in f.columns for column in columns})

@@ -38,7 +38,6 @@ from burnish.store.answers import (
 from burnish.store.examples import (
     PAGE,
     add_examples,
-    count_by_source,
     count_examples,
     read_example,
     read_examples,
@@ -160,9 +159,9 @@ def test_what_is_no_store_is_refused(tmp_path):
 
 def test_a_missing_driver_names_the_extra(monkeypatch):
     # None in sys.modules is how Python marks a module that cannot be imported.
-    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setitem(sys.modules, "pg8000", None)
     with pytest.raises(ResourceError, match=r"burnish\[postgres\]"):
-        open_store("postgresql+psycopg://user:secret@localhost/db")
+        open_store("postgresql+pg8000://user:secret@localhost/db")
 
 
 # Examples.
@@ -199,7 +198,10 @@ def test_examples_come_back_as_they_went_in_order(store):
         assert read_example(connection, rich.id) == rich
         assert read_example(connection, "none") is None
         assert count_examples(connection) == PAGE + 11
-        assert count_by_source(connection) == {"a.jsonl": PAGE + 10, "ü.csv": 1}
+        assert count_survivors(connection) == {
+            "a.jsonl": (PAGE + 10, PAGE + 10),
+            "ü.csv": (1, 1),
+        }
 
 
 def test_adding_again_adds_and_logs_nothing(store):
