@@ -33,7 +33,7 @@ LAYERS = (
     {"console", "demo", "cli", "__main__"},
 )
 STAGES = LAYERS[3]
-TORCH_SIDE = {"nn", "pretrain", "tune", "evaluate", "serve", "export"}
+TORCH_SIDE = {"nn", "pretrain", "tune", "evaluate", "serve", "export", "demo"}
 TORCH = {"torch", "transformers", "peft", "safetensors"}
 
 
@@ -115,7 +115,8 @@ def without_torch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str
 
 
 def test_the_words_side_works_without_torch(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 2)
+    rows = (f'{{"prompt": "a {n}", "completion": "b"}}\n' for n in range(30))
+    (tmp_path / "rows.jsonl").write_text("".join(rows))
     for arguments in (
         ["--help"],
         ["init", "."],
@@ -267,4 +268,4 @@ def test_nothing_names_this_workplace():
         if path.suffix in {".py", ".md", ".toml", ".html", ".js", ".css", ".jinja", ".txt", ""}:
             text = path.read_text(errors="replace")
             assert not re.search(r"(?<![\w.])/(?:root|home/\w+)/", text), name
-            assert "pypi.org" not in text, name
+            assert not re.search(r"pypi\.org|registry\.npmjs", text), name

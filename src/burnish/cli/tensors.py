@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -321,6 +321,25 @@ def serve(
 
 
 @click.command()
+@click.argument("model")
+@click.option(
+    "--to",
+    type=click.Choice(("merged", "peft")),
+    required=True,
+    help="merged: full weights, adapter merged in; peft: the adapter by itself.",
+)
+@click.option("--out", "out_", type=_FOLDER, required=True, help="Folder to write.")
+def export(model: str, to: Literal["merged", "peft"], out_: Path) -> None:
+    """Write a checkpoint for other tools; its logits are compared before it is called done."""
+    from burnish.export import ExportConfig
+    from burnish.export import export as run
+
+    folder = run(ExportConfig(model=resolve_reference(model), to=to, out=out_))
+    register(find_project(), folder)
+    click.echo(f"{folder}: the same logits as {model}, checked")
+
+
+@click.command()
 @click.option(
     "--out",
     "out_",
@@ -336,4 +355,12 @@ def demo(out_: Path) -> None:
     run(out_)
 
 
-COMMANDS: tuple[click.Command, ...] = (pretrain, tune, generate, evaluate, serve, demo)
+COMMANDS: tuple[click.Command, ...] = (
+    pretrain,
+    tune,
+    generate,
+    evaluate,
+    serve,
+    export,
+    demo,
+)
