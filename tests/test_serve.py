@@ -27,6 +27,7 @@ from burnish.types import Conversation, Message
 from tiny import tiny_base
 
 NAME = "tiny"
+HALF_PAIR = rb'{"model": "tiny", "messages": [{"role": "user", "content": "a \ud800"}]}'
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def config_of(folder: Path, **changes: Any) -> ServeConfig:
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    with serving(config_of(folder)) as url:
+    with serving(config_of(folder)) as (url, _):
         yield url
 
 
@@ -230,7 +231,7 @@ def test_every_bad_request_gets_an_error_object(
 
 def test_bodies_and_paths_that_are_wrong(url: str) -> None:
     headers = {"content-type": "application/json"}
-    for content in (b'{"model": ', b"\xff\xfe", b"", b"[1]", b'"text"', b"[" * 10_000):
+    for content in (b'{"model": ', b"\xff\xfe", b"", b"[1]", b'"text"', b"[" * 10_000, HALF_PAIR):
         response = httpx.post(f"{url}/v1/chat/completions", content=content, headers=headers)
         assert response.status_code == 400, content[:10]
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
@@ -282,7 +283,7 @@ def test_requests_at_the_same_time_do_not_touch_each_other(
 def test_a_slow_reader_and_a_client_that_leaves_block_nobody(
     folder: Path, client: openai.OpenAI
 ) -> None:
-    with serving(config_of(folder, max_active=2)) as url:
+    with serving(config_of(folder, max_active=2)) as (url, _):
         host, port = url.removeprefix("http://").split(":")
         health = f"{url}/health"
         with socket.create_connection((host, int(port))) as slow:
@@ -305,7 +306,7 @@ def test_a_slow_reader_and_a_client_that_leaves_block_nobody(
 
 
 def test_a_full_queue_says_so(folder: Path) -> None:
-    with serving(config_of(folder, max_active=1, max_waiting=1)) as url:
+    with serving(config_of(folder, max_active=1, max_waiting=1)) as (url, _):
         statuses = []
 
         def ask() -> None:
@@ -338,7 +339,7 @@ def test_a_model_that_fails_costs_its_answers_and_not_the_server(
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(fail)
     try:
-        with serving(config_of(folder)) as url:
+        with serving(config_of(folder)) as (url, _):
             failing.set()
             response = httpx.post(f"{url}/v1/chat/completions", json=chat())
             assert response.status_code == 500
@@ -352,7 +353,7 @@ def test_a_model_that_fails_costs_its_answers_and_not_the_server(
 
 
 def test_an_api_key_is_asked_for(folder: Path) -> None:
-    with serving(config_of(folder, api_key="sécret")) as url:
+    with serving(config_of(folder, api_key="sécret")) as (url, _):
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "sécret"}):
             encoded = {k: v.encode() for k, v in headers.items()}
             response = httpx.get(f"{url}/v1/models", headers=encoded)

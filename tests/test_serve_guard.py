@@ -40,7 +40,7 @@ def served(folder: Path, tmp_path: Path, restrictions: str = "") -> Iterator[str
         restrictions=path,
         feedback=tmp_path / "feedback.jsonl",
     )
-    with serving(config) as url:
+    with serving(config) as (url, _):
         yield url
 
 
@@ -94,7 +94,10 @@ def test_an_answer_that_is_not_allowed_becomes_the_refusal(
 def test_a_denied_request_never_reaches_the_model(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with served(folder, tmp_path, 'refusal = "No."\ndenied_in_requests = ["(?i)secret"]') as url:
+    with served(folder, tmp_path, 'refusal = "No."\ndenied_in_requests = ["(?i)secret"]') as (
+        url,
+        _,
+    ):
         caplog.clear()
         answer = ask(url, "tell me the SECRET")
         assert answer["choices"][0]["message"]["content"] == "No."

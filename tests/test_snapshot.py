@@ -196,11 +196,13 @@ def test_splits_that_were_given_are_honoured(store, project):
 def test_nothing_to_train_on_is_refused(store, project):
     with pytest.raises(ProjectError, match="the store is empty"):
         snapshot(SnapshotConfig(), store, project)
-    add(store, example("a", None), example("b", part="test"))
+    add(store, example("a", None), example("p1", part="test"))
     with pytest.raises(ProjectError, match=r"1 test, 1 left out \(unlabelled\)"):
-        snapshot(SnapshotConfig(split_field="part"), store, project)
+        snapshot(SnapshotConfig(test=0.99, validation=0), store, project)
     assert list(project.folder("snapshot").iterdir()) == []
     assert project.artefacts() == []
+    # A set to test on, asked for as such, needs nothing to train on.
+    assert snapshot(SnapshotConfig(split_field="part"), store, project).examples == {"test": 1}
 
 
 def test_settings_out_of_range_are_all_named():

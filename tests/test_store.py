@@ -388,7 +388,7 @@ def test_any_change_to_the_log_is_found(store):
     changes.append(tables.log.delete().where(tables.log.c.seq == 3))
     changes.append(insert(tables.log).values({**entries[4], "seq": 6}))
     for change in changes:
-        with pytest.raises(ProjectError, match="was changed"), store.writing() as connection:  # noqa: PT012
+        with pytest.raises(ProjectError, match="was changed"), store.writing() as connection:
             connection.execute(change)
             verify_log(connection)
     with store.writing() as connection:
@@ -398,7 +398,7 @@ def test_any_change_to_the_log_is_found(store):
 
 
 def test_a_failed_write_leaves_nothing(store):
-    with pytest.raises(ZeroDivisionError), store.writing() as connection:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), store.writing() as connection:
         add_examples(connection, [example(1)], actor="test")
         raise ZeroDivisionError
     with store.reading() as connection:
@@ -439,7 +439,7 @@ def test_a_store_that_stays_busy_says_so(tmp_path, monkeypatch):
 
 def test_a_full_disk_is_named(tmp_path):
     store = open_store(f"sqlite:///{tmp_path}/burnish.db")
-    with pytest.raises(ResourceError, match="disk is full"), store.writing() as connection:  # noqa: PT012
+    with pytest.raises(ResourceError, match="disk is full"), store.writing() as connection:
         # SQLite's own ceiling stands in for the disk's.
         connection.execute(text("PRAGMA max_page_count = 60"))
         add_examples(connection, [example(n, "x" * 5000) for n in range(200)], actor="test")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from burnish.errors import ResourceError
+from burnish.errors import BurnishError, ResourceError
 
 # Above this many bytes free a write that fails for another reason is not blamed on the disk.
 _NEARLY_FULL = 16 * 1024 * 1024
@@ -67,6 +67,8 @@ def full_disk_is_the_users(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except BurnishError:
+        raise
     except Exception as error:
         no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         free = shutil.disk_usage(_existing_parent(path)).free

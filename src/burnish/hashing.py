@@ -18,13 +18,17 @@ def canonical_json(value: Any) -> str:
 
 
 def content_hash(value: Any) -> str:
-    """128 bits of SHA-256 over canonical JSON, as 32 hex digits.
+    """`text_hash` of a value's canonical JSON."""
+    return text_hash(canonical_json(value))
+
+
+def text_hash(text: str) -> str:
+    """128 bits of SHA-256 over a text, as 32 hex digits.
 
     Half of SHA-256 is enough: a collision among 10^12 records has a chance below 10^-14.
     """
     # A lone surrogate is legal in JSON ("\ud800") but not in UTF-8; it must hash, not crash.
-    data = canonical_json(value).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(data).hexdigest()[:32]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def file_hash(path: Path) -> str:

@@ -101,10 +101,11 @@ class Project:
         return self.root / f"{kind}s"
 
     def register(self, path: Path, name: str | None = None) -> ArtefactRecord:
-        """Note the artefact at `path` in this project; noting it again adds nothing."""
+        """Note the artefact at `path` in this project; noting it again adds nothing but a name."""
         manifest = read_manifest(path)
         for known in self.artefacts():
-            if known.id == manifest["id"] and known.path == path.absolute():
+            same = known.id == manifest["id"] and known.path == path.absolute()
+            if same and name in (None, known.name):
                 return known
         record = ArtefactRecord(
             manifest["id"],

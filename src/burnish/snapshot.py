@@ -54,6 +54,7 @@ _SCHEMA = pa.schema(
         ("weight", pa.float64()),
         ("source", pa.string()),
         ("licence", pa.string()),
+        ("consent", pa.string()),
         ("metadata", pa.string()),
         ("subject_ids", _TEXTS),
         ("annotation_ids", _TEXTS),
@@ -134,7 +135,7 @@ def snapshot(config: SnapshotConfig, store: Store, project: Project) -> Snapshot
     The same content gives the same id: a second snapshot of it is the first one, not a copy.
 
     Raises:
-        ProjectError: there is nothing to freeze, or nothing to train on.
+        ProjectError: there is nothing to freeze, or the fractions leave nothing to train on.
         InputError: an example's `split_field` is missing or names no split.
     """
     folder = project.folder("snapshot")
@@ -184,7 +185,7 @@ def _write(config: SnapshotConfig, connection: Connection, folder: Path) -> _Tal
     excluded = count_exclusions(connection)
     if excluded:
         tally.left_out["excluded"] = excluded
-    if "train" not in tally.examples:
+    if not tally.examples or (config.split_field is None and "train" not in tally.examples):
         raise _nothing_to_train(tally)
     return tally
 
@@ -232,8 +233,8 @@ def _nothing_to_train(tally: _Tally) -> ProjectError:
     counts += [f"{count} left out ({why})" for why, count in tally.left_out.items()]
     return ProjectError(
         f"no examples to train on: {', '.join(counts) or 'the store is empty'}",
-        do="label examples or settle disagreements (`burnish studio`); with very few examples, "
-        "choose smaller fractions or another seed",
+        do="label examples or settle disagreements (`burnish studio`); for very few examples set "
+        "`validation = 0` and `test = 0` under [snapshot] in burnish.toml",
     )
 
 
@@ -241,10 +242,11 @@ def _row(answered: Answered) -> dict[str, Any]:
     example, annotations = answered.example, answered.annotations
     return {
         "example_id": example.id,
-        "conversation": canonical_json(answered.conversation.to_json()),
+        "conversation": answered.conversation.canonical,
         "weight": example.weight,
         "source": example.source,
         "licence": example.licence,
+        "consent": example.consent,
         "metadata": canonical_json(dict(example.metadata)),
         "subject_ids": list(example.subject_ids),
         "annotation_ids": [a.client_id for a in annotations],

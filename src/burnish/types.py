@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from burnish.hashing import content_hash
+from burnish.hashing import canonical_json, content_hash, text_hash
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -107,9 +107,14 @@ class Conversation:
         return cls(messages, record.get("tools"), record.get("raw", False))
 
     @cached_property
+    def canonical(self) -> str:
+        """Canonical JSON of the conversation, kept: it is hashed, stored and written out."""
+        return canonical_json(self.to_json())
+
+    @cached_property
     def hash(self) -> str:
         """Content hash of the conversation alone: equal texts are equal, whoever sent them."""
-        return content_hash(self.to_json())
+        return text_hash(self.canonical)
 
 
 def _message_to_json(message: Message) -> dict[str, Any]:
@@ -165,7 +170,7 @@ class Example:
         """
         return content_hash(
             {
-                "conversation": self.conversation.to_json(),
+                "conversation": self.conversation.hash,
                 "source": self.source,
                 "metadata": dict(self.metadata),
                 "weight": self.weight,

@@ -17,7 +17,7 @@ from burnish.collect.normalise import normalise
 from burnish.collect.sources import Source, find_sources
 from burnish.config import did_you_mean
 from burnish.errors import InputError
-from burnish.files import replaced_file
+from burnish.files import full_disk_is_the_users, replaced_file
 from burnish.hashing import content_hash
 from burnish.progress import progress_bar
 from burnish.records import Records, Reject, read_records
@@ -110,12 +110,12 @@ def _open(sources: list[Source], config: CollectConfig) -> list[Records]:
     opened, faults = [], []
     for source in sources:
         try:
-            records = read_records(source.path, as_format=config.as_format)
+            records = read_records(source.path, as_format=config.as_format, name=source.name)
             _check_subject(records, config.subject)
         except InputError as error:
             faults.append(error)
         else:
-            opened.append(replace(records, name=source.name))
+            opened.append(records)
     if len(faults) > 1:
         raise InputError(f"{len(faults)} sources cannot be read:\n" + "\n".join(map(str, faults)))
     if faults:
@@ -148,9 +148,10 @@ def _collect_source(records: Records, config: CollectConfig, store: Store) -> So
                 added += add_examples(connection, examples, actor="collect")
             read += len(examples)
             without_subject += sum(not example.subject_ids for example in examples)
-            for reject in refused:
-                rejected[reject.reason.partition(":")[0]] += 1
-                rejects.write(_reject_line(reject))
+            rejected.update(reject.reason.partition(":")[0] for reject in refused)
+            with full_disk_is_the_users(Path(tempfile.gettempdir())):
+                rejects.writelines(map(_reject_line, refused))
+                rejects.flush()
             bar.set_postfix_str(f"{read + rejected.total()} rows")
         path = _keep_rejects(rejects, records, config.rejects)
     return SourceResult(
@@ -207,5 +208,5 @@ def _keep_rejects(rejects: IO[str], records: Records, folder: Path) -> Path | No
 
 
 def _place(records: Records) -> str:
-    """Where a source is: its URL, which is its name, or its path; a download has no place."""
+    """Where a source is, the same on every run: a URL is downloaded to a new path each time."""
     return records.name if "://" in records.name else str(records.paths[0].absolute())

@@ -183,7 +183,9 @@ def _burnish_conversation(values: Values) -> Conversation:
     if not isinstance(record, Mapping):
         raise UnfitError("'conversation' is not an object with messages")
     conversation = openai_conversation(record.get("messages"), record.get("tools"))
-    return replace(conversation, raw=bool(record.get("raw", False)))
+    # Tools we wrote ourselves stay as they are, to the byte.
+    tools = record["tools"] if isinstance(record.get("tools"), str) else conversation.tools
+    return replace(conversation, tools=tools, raw=bool(record.get("raw", False)))
 
 
 def _burnish_example(values: Values, source: str) -> Example:
@@ -192,13 +194,14 @@ def _burnish_example(values: Values, source: str) -> Example:
     subjects = values.get("subject_ids") or []
     if not isinstance(metadata, Mapping) or not isinstance(subjects, list):
         raise UnfitError("'metadata' is not an object, or 'subject_ids' not a list")
-    weight, licence = values.get("weight"), values.get("licence")
+    weight, licence, consent = (values.get(key) for key in ("weight", "licence", "consent"))
     return Example(
         _burnish_conversation(values),
         text_of(values.get("source") or source, "source"),
         {key: _plain(key, v) for key, v in metadata.items() if _is_there(v)},
         1.0 if weight is None else loss_weight(weight),
         licence=None if licence is None else text_of(licence, "licence"),
+        consent=None if consent is None else text_of(consent, "consent"),
         subject_ids=tuple(text_of(subject, "subject_ids") for subject in subjects),
     )
 

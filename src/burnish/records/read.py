@@ -63,12 +63,17 @@ class ExamplesRead:
 
 
 def read_records(
-    path: str | Path, *, as_format: str | None = None, split: Split | None = None
+    path: str | Path,
+    *,
+    as_format: str | None = None,
+    split: Split | None = None,
+    name: str | None = None,
 ) -> Records:
     """Open a file, or the folder of a snapshot.
 
     `as_format` names the format instead of having it recognised. `split` picks a part of a
-    snapshot, None all of it; a file has one part only and is read whole.
+    snapshot, None all of it; a file has one part only and is read whole. `name` is what examples
+    name as their source, by default the file's name.
 
     Raises:
         InputError: the file cannot be read, is in no known format, or not one row fits.
@@ -78,7 +83,7 @@ def read_records(
         paths, as_format = _snapshot_files(path, split), as_format or "burnish"
     else:
         paths = (path,)
-    name = path.absolute().name
+    name = name or path.absolute().name
     rows = [row for p in paths for row in itertools.islice(read_rows(p), _FIRST_ROWS)]
     good = [row.values for row in rows if isinstance(row, Row)]
     if not good:

@@ -147,7 +147,7 @@ def _list_rows(path: Path, on_bytes: OnBytes) -> Iterator[Row | Reject]:
 
 
 def _object_rows(path: Path, on_bytes: OnBytes) -> Iterator[Row | Reject]:
-    """One object: a row by itself if it is a conversation, else the one list of objects in it."""
+    """One object: the rows are the one list of objects in it, or it is a row by itself."""
     text = "".join(line for _, line in _lines(path, on_bytes))
     try:
         value = json.loads(text)
@@ -159,11 +159,11 @@ def _object_rows(path: Path, on_bytes: OnBytes) -> Iterator[Row | Reject]:
         ) from None
     if not isinstance(value, dict):
         raise _unexpected_shape(path, f"holds one {type(value).__name__}")
-    if not {"messages", "conversations", "conversation"}.isdisjoint(value):
+    lists = [k for k, v in value.items() if isinstance(v, list) and v and isinstance(v[0], dict)]
+    if not lists or not {"messages", "conversations"}.isdisjoint(value):
         return iter([Row(1, value)])
-    lists = [key for key, rows in value.items() if isinstance(rows, list) and rows]
-    if len(lists) != 1:
-        raise _unexpected_shape(path, f"one object with {len(lists)} lists: {', '.join(value)}")
+    if len(lists) > 1:
+        raise _unexpected_shape(path, f"one object with {len(lists)} lists: {', '.join(lists)}")
     return (_object_row(number, row) for number, row in enumerate(value[lists[0]], 1))
 
 

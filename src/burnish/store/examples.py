@@ -79,17 +79,10 @@ def count_examples(connection: Connection) -> int:
     return connection.scalar(select(func.count()).select_from(examples)) or 0
 
 
-def count_by_source(connection: Connection) -> dict[str, int]:
-    """How many examples each source gave."""
-    query = select(examples.c.source, func.count()).group_by(examples.c.source)
-    rows = connection.execute(query.order_by(examples.c.source))
-    return {row.source: row[1] for row in rows}
-
-
 def _to_row(example: Example, now: str) -> dict[str, Any]:
     return {
         "id": example.id,
-        "conversation": canonical_json(example.conversation.to_json()),
+        "conversation": example.conversation.canonical,
         "conversation_hash": example.conversation.hash,
         "prompt_hash": prompt_fingerprint(example.conversation),
         "source": example.source,

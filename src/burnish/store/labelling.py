@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby, islice
 from typing import TypeVar
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection, exists, func, select
 
 from burnish.store.annotations import to_annotation
 from burnish.store.examples import PAGE
@@ -65,6 +65,14 @@ def newest_annotations(
     rows = connection.execute(query, execution_options={"yield_per": 1000})
     for example_id, group in groupby(map(to_annotation, rows), key=lambda a: a.example_id):
         yield example_id, list({a.annotator: a for a in group}.values())
+
+
+def count_annotated(connection: Connection, task: str, annotator: str) -> int:
+    """How many examples an annotator has answered, skipped or flagged."""
+    query = select(func.count(annotations.c.example_id.distinct())).where(
+        annotations.c.task == task, annotations.c.annotator == annotator
+    )
+    return connection.scalar(query) or 0
 
 
 def known_ids(connection: Connection, ids: Collection[str]) -> set[str]:

@@ -136,6 +136,13 @@ def settle_slots(connection: Connection, task: str, batch: Iterable[Annotation])
     _refresh(connection, task, ids)
 
 
+def count_taken(connection: Connection, task: str, overlap: int) -> int:
+    """How many examples have every slot taken, or are closed."""
+    full = or_(queue.c.closed, queue.c.taken >= overlap)
+    query = select(func.count()).select_from(queue).where(queue.c.task == task, full)
+    return connection.scalar(query) or 0
+
+
 def settle_resolved(connection: Connection, task: str, example_ids: Collection[str]) -> None:
     """Take examples that have just been resolved out of the queue."""
     _refresh(connection, task, example_ids)
