@@ -94,10 +94,7 @@ def test_an_answer_that_is_not_allowed_becomes_the_refusal(
 def test_a_denied_request_never_reaches_the_model(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with served(folder, tmp_path, 'refusal = "No."\ndenied_in_requests = ["(?i)secret"]') as (
-        url,
-        _,
-    ):
+    with served(folder, tmp_path, 'refusal = "No."\ndenied_in_requests = ["(?i)secret"]') as url:
         caplog.clear()
         answer = ask(url, "tell me the SECRET")
         assert answer["choices"][0]["message"]["content"] == "No."

@@ -12,6 +12,9 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+# Tests run side by side, and a model this small loses more to a second thread than it gains.
+torch.set_num_threads(1)
+
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 # Merges come from here; bytes outside it ("é", "日", an emoji) stay single-byte tokens.

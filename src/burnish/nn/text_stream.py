@@ -62,10 +62,12 @@ class TextStream:
     def _release(self, text: str) -> str:
         """Let go of what cannot belong to a stop string, and look for one."""
         text = self._held + text
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        found = [(at + len(s), at) for s in self._stop if (at := text.find(s)) >= 0]
         if found:
+            # The one complete first, as if text came letter by letter: tokens must not matter.
+            _, at = min(found)
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[:at]
         keep = max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -32,6 +32,7 @@ from typing import Any
 from burnish.errors import ConfigError, ProjectError, ResourceError
 from burnish.files import full_disk_is_the_users, replaced_file, replaced_folder
 from burnish.hashing import canonical_json
+from burnish.nn.loop import STATE_FILE
 from burnish.project import MANIFEST, read_manifest, seal_artefact
 
 _RUN_FILE = "run.json"
@@ -48,7 +49,7 @@ class Workfolder:
     """`OUT.partial`."""
     run: Mapping[str, Any]
     resumed: bool
-    """The folder holds an unfinished run of the same kind; it may not have saved anything yet."""
+    """The folder holds a saved state of this run."""
     finished: dict[str, Any] | None
     """The manifest of OUT if this very run is done already; there is nothing left to do."""
 
@@ -59,6 +60,8 @@ def resume_or_start(out: Path, run: Mapping[str, Any]) -> Iterator[Workfolder]:
 
     `run` is what makes two runs the same, as plain JSON: settings and hashes of the input, without
     `out` itself.
+
+    What stopped before its first saved state has nothing to lose: another run takes its folder.
 
     Raises:
         ConfigError: an unfinished or finished run with another `run` stands there; lists what
@@ -73,17 +76,15 @@ def resume_or_start(out: Path, run: Mapping[str, Any]) -> Iterator[Workfolder]:
     with _locked(folder):
         _sweep(out, folder)
         finished = _finished(out, run)
-        resumed = finished is None and (folder / _RUN_FILE).exists()
-        if resumed:
-            _refuse_changed(folder, json.loads((folder / _RUN_FILE).read_text("utf-8")), run)
-        elif finished is None:
-            with replaced_file(folder / _RUN_FILE) as temporary:
-                temporary.write_text(canonical_json(run) + "\n", encoding="utf-8")
-        else:
+        resumed = finished is None and (folder / STATE_FILE).exists()
+        if finished is not None:
             _discard(folder)  # a kill between the last rename and the clean-up may have left it
             print(f"{out} is finished already: nothing to do", file=sys.stderr)
-        if resumed:
+        elif resumed:
+            _refuse_changed(folder, _run_of(folder), run)
             print(f"going on with the run in {folder}", file=sys.stderr)
+        elif _run_of(folder) != run:
+            _begin(folder, run)
         yield Workfolder(out, folder, run, resumed, finished)
 
 
@@ -99,6 +100,22 @@ def finished_folder(
         yield temporary
         seal_artefact(temporary, "checkpoint", parents, {**facts, "run": work.run})
     _discard(work.folder)
+
+
+def _run_of(folder: Path) -> Any:
+    path = folder / _RUN_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _begin(folder: Path, run: Mapping[str, Any]) -> None:
+    """Empty the folder of what another run prepared, and write what this run is."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK_FILE:
+            path.unlink()
+    with replaced_file(folder / _RUN_FILE) as temporary:
+        temporary.write_text(canonical_json(run) + "\n", encoding="utf-8")
 
 
 def _discard(folder: Path) -> None:
