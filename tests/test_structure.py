@@ -236,6 +236,11 @@ CONFIGS = {
     "pretrain": ("burnish.pretrain", "PretrainConfig"),
     "tune": ("burnish.tune", "TuneConfig"),
     "evaluate": ("burnish.evaluate.evaluate", "EvaluateConfig"),
+    "serve": ("burnish.serve.serve", "ServeConfig"),
+    "label": ("burnish.label.config", "LabelConfig"),
+    "collect": ("burnish.collect.collect", "CollectConfig"),
+    "audit": ("burnish.audit.audit", "AuditConfig"),
+    "snapshot": ("burnish.snapshot", "SnapshotConfig"),
 }
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from sqlalchemy import event
 
 from burnish.errors import ConfigError, ResourceError
 from burnish.files import replaced_folder
@@ -253,6 +254,24 @@ def test_a_wrong_answer_is_refused_with_a_reason(start, fields):
         assert refused.json()["error"]
         assert client.post("/label", content="{broken").status_code == 422
     assert one.annotations() == []
+
+
+def test_a_full_disk_asks_for_another_try(start):
+    one = start()
+
+    def limit(raw, *_):
+        # SQLite's own ceiling stands in for the disk's.
+        raw.execute("PRAGMA max_page_count = 1")
+
+    with one.client() as client:
+        sent = answer_for(one.examples[0].id, "1", answer="x" * 500_000)
+        event.listen(one.store.engine, "checkout", limit)
+        refused = client.post("/label", json=sent)
+        assert refused.status_code == 503
+        assert "disk is full" in refused.json()["error"]
+        event.remove(one.store.engine, "checkout", limit)
+        one.store.engine.dispose()
+        assert client.post("/label", json=sent).status_code == 201
 
 
 def test_nobody_labels_without_a_name(start):
@@ -649,14 +668,24 @@ def test_unsent_work_survives_closing_the_page(start, page):
 def test_choices_by_digit_and_by_filter(start, page):
     words = "one two three four five six seven eight nine ten"
     names = [f"intent_{word}" for word in re.split(" ", words)]
-    one = start(examples=3, label=f"choices = {json.dumps([*names, 'refund'])}")
+    one = start(examples=5, label=f"choices = {json.dumps([*names, 'refund'])}")
     sign_in(page, one)
-    for keys in (["3", "Enter"], ["0", "Control+Enter"], ["r", "e", "f", "Enter", "Enter"]):
+    typed = ["r", "e", "f", "Enter", "Enter"]
+    moved = ["ArrowDown", "ArrowDown", "Enter"]
+    # After a choice letters still filter: an S is no skip until Esc has been pressed.
+    changed_mind = ["3", "ArrowDown", "s", "e", "v", "Enter", "Control+Enter"]
+    for keys in (["3", "Enter"], ["0", "Control+Enter"], typed, moved, changed_mind):
         before = shown(page)
         for key in keys:
             page.keyboard.press(key)
         wait_for_next(page, before)
-    assert [a.answer for a in one.annotations()] == ["intent_three", "intent_ten", "refund"]
+    assert [a.answer for a in one.annotations()] == [
+        "intent_three",
+        "intent_ten",
+        "refund",
+        "intent_two",
+        "intent_seven",
+    ]
 
 
 def test_a_choice_that_is_a_digit_is_meant_by_that_digit(start, page):

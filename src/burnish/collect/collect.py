@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 from burnish.collect.normalise import normalise
 from burnish.collect.sources import Source, find_sources
 from burnish.config import did_you_mean
 from burnish.errors import InputError
-from burnish.files import full_disk_is_the_users, replaced_file
-from burnish.hashing import content_hash
+from burnish.files import full_disk_is_the_users
 from burnish.progress import progress_bar
 from burnish.records import Records, Reject, read_records
+from burnish.records.rejects import keep_rejects, reject_line
 from burnish.store import Store
 from burnish.store.examples import add_examples
 from burnish.types import Example
@@ -150,10 +146,10 @@ def _collect_source(records: Records, config: CollectConfig, store: Store) -> So
             without_subject += sum(not example.subject_ids for example in examples)
             rejected.update(reject.reason.partition(":")[0] for reject in refused)
             with full_disk_is_the_users(Path(tempfile.gettempdir())):
-                rejects.writelines(map(_reject_line, refused))
+                rejects.writelines(map(reject_line, refused))
                 rejects.flush()
             bar.set_postfix_str(f"{read + rejected.total()} rows")
-        path = _keep_rejects(rejects, records, config.rejects)
+        path = keep_rejects(rejects, records.name, _place(records), config.rejects)
     return SourceResult(
         records.name,
         records.format,
@@ -185,26 +181,6 @@ def _subjects(example: Example, subject: str | None) -> tuple[str, ...]:
     value = example.metadata.get(subject) if subject is not None else None
     ids = value if isinstance(value, list) else [value]
     return tuple(dict.fromkeys(str(id_) for id_ in ids if id_ not in (None, "")))
-
-
-def _reject_line(reject: Reject) -> str:
-    # Parquet rows may hold dates or bytes, which are shown and not kept.
-    row = {"line": reject.line, "reason": reject.reason, "row": reject.row}
-    return json.dumps(row, default=str) + "\n"
-
-
-def _keep_rejects(rejects: IO[str], records: Records, folder: Path) -> Path | None:
-    """Replace what an earlier run of the same source refused; None where nothing was now."""
-    # Two sources may have the same name; the hash of where they are tells them apart.
-    name = re.sub(r"[^\w.-]+", "_", records.name)[-80:]
-    path = folder / f"{name}-{content_hash(_place(records))[:8]}.jsonl"
-    if not rejects.tell():
-        path.unlink(missing_ok=True)
-        return None
-    rejects.seek(0)
-    with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        shutil.copyfileobj(rejects, file)
-    return path
 
 
 def _place(records: Records) -> str:

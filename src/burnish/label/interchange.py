@@ -40,6 +40,7 @@ from burnish.label.config import LabelConfig, checked_annotator, checked_answer
 from burnish.progress import progress, progress_bar
 from burnish.records.fingerprint import prompt_fingerprint
 from burnish.records.messages import UnfitError, openai_conversation, text_of
+from burnish.records.rejects import keep_rejects, reject_line
 from burnish.records.rows import Reject, Row, read_rows
 from burnish.store import Connection, Store
 from burnish.store.annotations import add_annotations, count_annotations
@@ -116,10 +117,9 @@ def import_labels(
             accepted += batch.accepted
             for reject in batch.rejects:
                 rejected[reject.reason.partition(":")[0]] += 1
-                line = {"line": reject.line, "reason": reject.reason, "row": reject.row}
-                refused.write(json.dumps(line, default=str) + "\n")
+                refused.write(reject_line(reject))
             bar.update(len(page))
-        kept = _keep_rejects(refused, path, rejects)
+        kept = keep_rejects(refused, path.name, str(path.absolute()), rejects)
     return LabelImport(added, accepted - added, dict(rejected.most_common()), kept)
 
 
@@ -338,15 +338,3 @@ def _created_at(value: Any) -> str | None:
     # A time without a zone is taken as UTC, so that the same file is read the same everywhere.
     time = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
     return time.isoformat(timespec="milliseconds")
-
-
-def _keep_rejects(refused: IO[str], source: Path, folder: Path) -> Path | None:
-    """Replace what an earlier import of the same file refused; None where nothing was now."""
-    path = folder / f"{source.name}-{content_hash(str(source.absolute()))[:8]}.jsonl"
-    if not refused.tell():
-        path.unlink(missing_ok=True)
-        return None
-    refused.seek(0)
-    with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(refused)
-    return path

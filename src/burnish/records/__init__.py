@@ -7,6 +7,7 @@ messages.py     turns in OpenAI's and ShareGPT's way
 pairs.py        prompt and completion, Alpaca, plain text
 exports.py      what labelling tools write
 read.py         read_records, read_examples: all of it together
+rejects.py      refused rows, kept with the reason
 fingerprint.py  hashes blind to case and white space
 """
 

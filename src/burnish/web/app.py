@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from burnish.errors import UserError
+from burnish.errors import InputError, UserError
 from burnish.label.config import label_config
 from burnish.project import Project
 from burnish.store import Store
@@ -48,7 +48,8 @@ def create_app(project: Project, store: Store) -> FastAPI:
 
     @app.exception_handler(UserError)
     def user_error(request: Request, error: UserError) -> Response:
-        return refuse(request, 422, str(error))
+        # What was sent is wrong for good; a full disk or a busy store is worth another try.
+        return refuse(request, 422 if isinstance(error, InputError) else 503, str(error))
 
     @app.exception_handler(RequestValidationError)
     def wrong_form(request: Request, error: RequestValidationError) -> Response:

@@ -122,8 +122,9 @@ async function flush(unkept = []) {
   const waiting = [...outbox, ...unkept.filter((item) => !known.has(item.client_id))];
   for (const item of waiting) {
     const answer = await post(item);
-    if (answer === null) {
-      say(`Not sent yet: the studio cannot be reached. ${waiting.length === 1 ? "Your answer is" : `${waiting.length} answers are`} kept in this browser and will be sent when it is back.`);
+    if (answer === null || answer.status >= 500) {
+      const fault = answer ? await faultOf(answer) : "the studio cannot be reached";
+      say(`Not sent yet: ${fault}. ${waiting.length === 1 ? "Your answer is" : `${waiting.length} answers are`} kept in this browser and will be sent as soon as possible.`);
       setTimeout(() => flush(unkept), RETRY_MS);
       return;
     }
@@ -139,24 +140,27 @@ async function flush(unkept = []) {
 
 async function post(item) {
   try {
-    const answer = await fetch("/label", {
+    return await fetch("/label", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(item),
     });
-    return answer.status >= 500 ? null : answer;
   } catch {
     return null;
   }
 }
 
+async function faultOf(answer) {
+  const body = await answer.json().catch(() => ({ error: answer.statusText }));
+  return body.error;
+}
+
 // What the studio will never take goes back into the answer box it came from.
 async function refuse(item, answer) {
-  const fault = await answer.json().catch(() => ({ error: answer.statusText }));
   write(`${mine}:draft:${item.example_id}`, { answer: item.answer, seconds: item.seconds });
   setBusy(false);
   if (item.example_id === example) restoreDraft();
-  say(`Not taken: ${fault.error}`, true);
+  say(`Not taken: ${await faultOf(answer)}`, true);
 }
 
 // What people do
@@ -191,10 +195,10 @@ function applyFilter() {
 
 function choose(row) {
   row.firstElementChild.checked = true;
-  row.firstElementChild.focus({ preventScroll: true });
-  row.scrollIntoView({ block: "nearest" });
   filter.value = "";
   applyFilter();
+  row.scrollIntoView({ block: "nearest" });
+  filter.focus({ preventScroll: true });
   say("");
   keepDraft();
 }
@@ -218,13 +222,19 @@ function choiceKey(event) {
     submit();
     return true;
   }
+  if (event.key === "ArrowDown" && event.target === filter && visible().length) {
+    (visible().find((r) => r === chosen()) ?? visible()[0]).firstElementChild.focus();
+    return true;
+  }
+  // Letters filter, and the letter itself lands in the box; only after Esc are they commands.
+  if (event.target.matches("input[type=radio]") && /^[\p{L}_]$/u.test(event.key)) filter.focus();
   return false;
 }
 
 // Keys
 
 function onKey(event) {
-  if (dialogIsOpen() || form.hasAttribute("aria-busy")) return;
+  if (event.isComposing || dialogIsOpen() || form.hasAttribute("aria-busy")) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     submit();
@@ -241,16 +251,14 @@ function onKey(event) {
     event.preventDefault();
     return;
   }
-  if (isTyping(event.target)) return;
+  if (isTyping(document.activeElement)) return;
   const action = LETTERS[event.key.toLowerCase()];
   if (action && !event.repeat) {
     event.preventDefault();
     action();
-  } else if (event.key === "Enter" && text) {
+  } else if (event.key === "Enter") {
     event.preventDefault();
-    text.focus();
-  } else if (filter && /^[\p{L}_]$/u.test(event.key)) {
-    filter.focus(); // The letter itself lands in the box.
+    (text ?? filter).focus();
   }
 }
 
@@ -287,8 +295,8 @@ function begin() {
   if (text) {
     text.focus();
     text.setSelectionRange(text.value.length, text.value.length);
-  } else if (!matchMedia("(max-width: 60rem)").matches) {
-    filter.focus();
+  } else if (!matchMedia("(pointer: coarse)").matches) {
+    filter.focus(); // On a touch screen that would cover the choices with a keyboard.
   }
 }
 
