@@ -10,7 +10,8 @@ demo: $(INSTALLED)
 	$(BIN)/burnish demo
 
 test: $(INSTALLED) lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	# One thread a worker: two workers with two threads each would fight over two cores.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check src tests benchmarks

@@ -22,6 +22,7 @@ from transformers import (
 from burnish.chat import render_prompt
 from burnish.errors import InputError, ModelError
 from burnish.nn.attention import ATTENTION
+from burnish.nn.batch import Batch, make_row
 from burnish.nn.generate import MAX_ROWS, Sampling, generate, stream
 from burnish.nn.models import LoadedModel, load_model
 from burnish.nn.sampling import choose
@@ -262,6 +263,24 @@ def test_the_head_runs_once_per_new_token_and_a_shared_prefix_once(base: LoadedM
     shared = len(base.tokenizer.encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"))
     longest = max(map(len, prompts))
     assert seen["body"] <= shared + len(prompts) * (longest - shared) + written
+
+
+def test_a_prefix_is_kept_for_requests_to_come(base: LoadedModel) -> None:
+    first, second = prompts_of(base, 12, SYSTEM)[-2:]
+    read = []
+    hook = base.body.embed_tokens.register_forward_hook(lambda _, x, __: read.append(x[0].numel()))
+    batch = Batch(base)
+    shared = len(base.tokenizer.encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"))
+    for prompt, known in ((first, 1), (second, shared + 1), (second, len(second))):
+        read.clear()
+        row = make_row(base, prompt, Sampling(max_tokens=6), text=True)
+        batch.join([row])
+        assert sum(read) <= len(prompt) - known  # the last token is left to the first step
+        while row.finish_reason is None:
+            batch.step()
+        batch.leave(row)
+        assert row.ids == generate(base, [prompt], Sampling(max_tokens=6))[0].ids
+    hook.remove()
 
 
 def test_a_prompt_longer_than_the_context_names_both_numbers(tmp_path: Path) -> None:

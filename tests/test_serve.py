@@ -386,7 +386,8 @@ def test_a_taken_port_is_one_clear_message(folder: Path, url: str) -> None:
         pass
 
 
-def test_ctrl_c_ends_cleanly_with_open_streams(folder: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_with_open_streams(folder: Path, sent: signal.Signals) -> None:
     seen: list[str] = []
 
     def interrupt(url: str) -> None:
@@ -395,7 +396,7 @@ def test_ctrl_c_ends_cleanly_with_open_streams(folder: Path) -> None:
             lines = response.iter_lines()
             seen.append(next(lines))
             times.append(time.monotonic())
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), sent)
             seen.extend(lines)
 
     times: list[float] = []
@@ -406,7 +407,9 @@ def test_ctrl_c_ends_cleanly_with_open_streams(folder: Path) -> None:
         readers[0].start()
 
     before = set(threading.enumerate())
+    handler = signal.getsignal(signal.SIGTERM)
     serve(config_of(folder), ready=ready)
+    signal.signal(signal.SIGTERM, handler)
     assert time.monotonic() - times[0] < 3
     readers[0].join(5)
     assert "the server is stopping" in "".join(seen)

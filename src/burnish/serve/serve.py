@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import threading
 import time
@@ -79,7 +80,9 @@ class ServeConfig:
 
 
 def serve(config: ServeConfig, *, ready: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C; `ready` gets the server's URL once it answers.
+    """Serve until Ctrl-C or SIGTERM; `ready` gets the server's URL once it answers.
+
+    Sets signal handlers, so it runs in the main thread; `serving` runs in any.
 
     Raises:
         ModelError: no such model, or one that cannot be decoded in batches.
@@ -89,7 +92,8 @@ def serve(config: ServeConfig, *, ready: Callable[[str], None]) -> None:
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("burnish").setLevel(logging.INFO)
-    # Ctrl-C is how a server usually ends.
+    # Ctrl-C is how a server usually ends, and in a container or under systemd it is SIGTERM.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), serving(config) as (url, server):
         ready(url)
         while server.is_alive():
