@@ -274,3 +274,11 @@ def test_nothing_names_this_workplace():
             text = path.read_text(errors="replace")
             assert not re.search(r"(?<![\w.])/(?:root|home/\w+)/", text), name
             assert not re.search(r"pypi\.org|registry\.npmjs", text), name
+
+
+def test_the_readmes_tree_has_every_file():
+    tree = (ROOT / "README.md").read_text().partition("src/burnish/\n")[2].partition("```")[0]
+    words = set(tree.split())
+    for path in FILES:
+        if path.name != "__init__.py" and "migrations" not in path.parts:
+            assert path.name in words, path
