@@ -137,6 +137,26 @@ def test_only_assistant_turns_are_trained_and_weights_are_kept(template):
     assert len(rendered.stops) == 1
 
 
+def test_a_users_turn_may_have_a_weight_and_the_ids_stay_the_same(template):
+    weighted = Conversation(
+        (
+            Message("system", "Be brief."),
+            Message("user", "What is my balance?", weight=0.2),
+            Message("assistant", "balance"),
+        )
+    )
+    plain = Conversation(tuple(Message(m.role, m.content) for m in weighted.messages))
+    rendered = render(weighted, template)
+    assert rendered.ids == render(plain, template).ids
+    assert len(rendered.stops) == 1
+    light = [i for i, w in zip(rendered.ids, rendered.weights, strict=True) if w == 0.2]
+    text = template.tokenizer.decode(light)
+    assert "What is my balance?" in text
+    full = [i for i, w in zip(rendered.ids, rendered.weights, strict=True) if w == 1.0]
+    assert parse(full, template).content == "balance"
+    assert render_prompt(weighted, template) == render_prompt(plain, template)
+
+
 def test_raw_is_prompt_answer_stop_each_tokenised_apart(tokenizer):
     template = choose_template(tokenizer)
     prompt, answer = "balance of my acc", "ount: 100"  # "account" would merge across the border

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from burnish.chat import Rendered
+from burnish.errors import ConfigError
 from burnish.nn.attention import ATTENTION
 from burnish.nn.forest import MIN_SHARED_TOKENS, plant
 from burnish.nn.loop import Batch, run_steps
@@ -274,6 +275,25 @@ def test_a_run_cut_anywhere_gives_the_same_losses_to_the_last_bit(base, tmp_path
         run(tmp_path / f"cut{cut}", cut)
     assert run(tmp_path / "cut2", 8) == unbroken
     assert run(tmp_path / "cut5", 8) == unbroken
+
+
+def test_a_loss_that_is_no_number_stops_the_run(base, tmp_path):
+    """Planted in the weights; elsewhere such a run ends in "success" (huggingface/trl#6668)."""
+    model = trainable(base)
+    with torch.no_grad():
+        next(model.model.parameters())[:] = float("nan")
+    with pytest.raises(ConfigError, match="loss is nan at step 1"):
+        run_steps(
+            model,
+            MasterAdamW(model.model.named_parameters(), weight_decay=0.0),
+            batches(rows()),
+            steps=2,
+            learning_rate=lambda _: 1e-3,
+            max_grad_norm=1.0,
+            folder=tmp_path,
+            what="test",
+        )
+    assert not (tmp_path / "state.pt").exists()
 
 
 def test_every_example_is_seen_once_an_epoch_in_a_new_order():

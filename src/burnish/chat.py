@@ -107,6 +107,15 @@ class ChatTemplate:
         ids: list[int] = self.tokenizer.encode(anchor + text, add_special_tokens=False)
         return ids[length:]
 
+    def encode_with_begins(self, text: str) -> tuple[list[int], list[int]]:
+        """Like `encode`, with the character at which each token begins."""
+        anchor, length = self._anchor
+        encoded = self.tokenizer(
+            anchor + text, add_special_tokens=False, return_offsets_mapping=True
+        )
+        begins = [begin - len(anchor) for begin, _ in encoded["offset_mapping"][length:]]
+        return encoded["input_ids"][length:], begins
+
     def apply(self, messages: Sequence[Message], tools: str | None, *, generation: bool) -> str:
         """The template's text for these turns; `generation` opens the assistant's next turn."""
         try:
@@ -181,10 +190,10 @@ def render(conversation: Conversation, template: ChatTemplate) -> Rendered:
     ids: list[int] = []
     weights: list[float] = []
     stops: list[int] = []
-    for piece_ids, weight, ends_turn in _pieces(conversation, template):
-        ids += piece_ids
-        weights += [weight] * len(piece_ids)
-        if ends_turn and weight:
+    for piece in _pieces(conversation, template):
+        ids += piece.ids
+        weights += piece.weights
+        if piece.ends_turn and piece.weights[-1]:
             stops.append(len(ids) - 1)
     if weights:
         weights[0] = 0.0  # nothing comes before the first token, so nothing predicts it
@@ -197,7 +206,7 @@ def render_prompt(conversation: Conversation, template: ChatTemplate) -> list[in
     A final assistant turn is left out, so the same call serves requests and held-out examples.
     """
     prompt = conversation.prompt
-    return [i for piece_ids, _, _ in _pieces(prompt, template, generation=True) for i in piece_ids]
+    return [i for piece in _pieces(prompt, template, generation=True) for i in piece.ids]
 
 
 def parse(ids: Sequence[int], template: ChatTemplate) -> Message:
@@ -266,17 +275,27 @@ class _Turn:
     weight: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a rendering that is tokenised by itself."""
+
+    ids: list[int]
+    weights: list[float]
+    ends_turn: bool = False
+
+
 def _pieces(
     conversation: Conversation, template: ChatTemplate, *, generation: bool = False
-) -> list[tuple[list[int], float, bool]]:
-    """The rendering cut at the borders of assistant turns: (ids, weight, ends a turn)."""
+) -> list[_Piece]:
+    """The rendering cut at the borders of assistant turns."""
     if conversation.raw:
         return _raw_pieces(conversation, template)
     text, turns = _turns(conversation, template, generation=generation)
-    pieces: list[tuple[list[int], float, bool]] = []
+    spans = _weighted_spans(conversation, template)
+    pieces: list[_Piece] = []
     position = 0
     for turn in turns:
-        pieces.append((template.encode(text[position : turn.start]), 0.0, False))
+        pieces.append(_between(text, position, turn.start, spans, template))
         ids = template.encode(turn.answer)
         if turn.weight and (not ids or ids[-1] not in template.stop_ids):
             raise TemplateError(
@@ -284,25 +303,63 @@ def _pieces(
                 where=f"chat template {template.name}",
                 do="end assistant turns with the end-of-turn token in the template",
             )
-        pieces.append((ids, turn.weight, True))
+        pieces.append(_Piece(ids, [turn.weight] * len(ids), ends_turn=True))
         position = turn.start + len(turn.answer)
     if position < len(text):
-        pieces.append((template.encode(text[position:]), 0.0, False))
+        pieces.append(_between(text, position, len(text), spans, template))
     return pieces
 
 
-def _raw_pieces(
+def _weighted_spans(
     conversation: Conversation, template: ChatTemplate
-) -> list[tuple[list[int], float, bool]]:
+) -> list[tuple[int, int, float]]:
+    """Where turns of others than the assistant that have a loss weight lie: (start, end, weight).
+
+    Rare: language modelling of the requests beside the task, as in GPT (Radford et al., 2018).
+    """
+    spans = []
+    messages, tools = conversation.messages, conversation.tools
+    for n, message in enumerate(messages):
+        if message.role != "assistant" and message.loss_weight:
+            before = template.apply(messages[:n], tools, generation=False) if n else ""
+            upto = template.apply(messages[: n + 1], tools, generation=False)
+            spans.append((len(before), len(upto), message.loss_weight))
+    return spans
+
+
+def _between(
+    text: str,
+    start: int,
+    end: int,
+    spans: list[tuple[int, int, float]],
+    template: ChatTemplate,
+) -> _Piece:
+    """The text between assistant turns: weight 0 but where a span gives another.
+
+    A token's weight is that of the place it begins at, so that weights never change the ids.
+    """
+    if not spans:
+        ids = template.encode(text[start:end])
+        return _Piece(ids, [0.0] * len(ids))
+    ids, begins = template.encode_with_begins(text[start:end])
+    weights = [
+        next((weight for first, last, weight in spans if first <= start + begin < last), 0.0)
+        for begin in begins
+    ]
+    return _Piece(ids, weights)
+
+
+def _raw_pieces(conversation: Conversation, template: ChatTemplate) -> list[_Piece]:
     """Prompt ids, answer ids, stop token, each tokenised apart; BOS if the tokenizer puts one."""
-    pieces: list[tuple[list[int], float, bool]] = []
+    pieces = []
     if template.bos_id is not None:
-        pieces.append(([template.bos_id], 0.0, False))
+        pieces.append(_Piece([template.bos_id], [0.0]))
     for message in conversation.messages:
         ids = template.encode(message.content)
         if message.role == "assistant":
             ids.append(_raw_stop(template))
-        pieces.append((ids, message.loss_weight, message.role == "assistant"))
+        weights = [message.loss_weight] * len(ids)
+        pieces.append(_Piece(ids, weights, ends_turn=message.role == "assistant"))
     return pieces
 
 

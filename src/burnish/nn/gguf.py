@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from burnish.errors import ModelError
 from burnish.files import replaced_folder
 from burnish.hashing import file_hash
+from burnish.progress import progress_bar
 
 
 def cache_folder() -> Path:
@@ -44,11 +46,27 @@ def opened_gguf(path: Path) -> Path:
 
 
 def _convert(path: Path, folder: Path) -> None:
+    with progress_bar(f"converting {path.name}, once", unit="part", total=3) as bar:
+        tokenizer = _read(AutoTokenizer, path)
+        bar.update()
+        model = _read(AutoModelForCausalLM, path, dtype=torch.float32)
+        bar.update()
+        config = model.config.to_dict()
+        # The weights are plain numbers now; a quantisation entry would make loaders look for a
+        # .gguf.
+        config.pop("quantization_config", None)
+        config["architectures"] = [type(model).__name__]
+        (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        model.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        save_file(_distinct(model.state_dict()), folder / "model.safetensors", {"format": "pt"})
+        bar.update()
+
+
+def _read(kind: Any, path: Path, **settings: Any) -> Any:
+    """A model or tokenizer from the file, through `transformers`."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        return kind.from_pretrained(path.parent, gguf_file=path.name, **settings)
     except Exception as error:
         raise ModelError(
             f"cannot be read as a model: {str(error).splitlines()[0]}",
@@ -56,14 +74,6 @@ def _convert(path: Path, folder: Path) -> None:
             do="`transformers` must support this architecture in GGUF; otherwise give the original "
             "model folder",
         ) from error
-    config = model.config.to_dict()
-    # The weights are plain numbers now; a quantisation entry would make loaders look for a .gguf.
-    config.pop("quantization_config", None)
-    config["architectures"] = [type(model).__name__]
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    model.generation_config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    save_file(_distinct(model.state_dict()), folder / "model.safetensors", {"format": "pt"})
 
 
 def _distinct(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

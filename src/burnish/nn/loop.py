@@ -8,6 +8,7 @@ started again gives the same losses, to the last bit, as one that was not.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 
+from burnish.errors import ConfigError
 from burnish.files import replaced_file
 from burnish.nn.forest import Forest
 from burnish.nn.models import LoadedModel
@@ -87,7 +89,7 @@ def run_steps(
     with bar_of_steps as bar, _interrupt_deferred() as interrupted:
         while done.steps < steps and not interrupted.is_set():
             _one_step(model, optimizer, batch(done.steps), done, learning_rate, max_grad_norm)
-            bar.set_postfix_str(_figures(done))
+            bar.set_postfix_str(_figures(done), refresh=False)  # else it draws every step
             bar.update()
             since = time.monotonic() - saved_at
             if since > max(_SAVE_SECONDS, save_cost / _SAVING_SHARE) and done.steps < steps:
@@ -142,6 +144,12 @@ def _one_step(
     started = time.perf_counter()
     rate = learning_rate(done.steps)
     result = training_step(model, batch.forests, optimizer, rate, max_grad_norm)
+    if not math.isfinite(result.loss):
+        raise ConfigError(
+            f"the loss is {result.loss} at step {done.steps + 1}, so the weights are spoilt",
+            where="training",
+            do="give a lower learning_rate or precision=fp32, with another --out",
+        )
     done.seconds += time.perf_counter() - started
     done.tokens += sum(forest.tokens for forest in batch.forests)
     done.computed_tokens += sum(len(forest.ids) for forest in batch.forests)

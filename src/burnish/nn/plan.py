@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -114,7 +115,10 @@ class Batches:
         """The examples of a step."""
         epoch, index = divmod(step, self.steps_per_epoch)
         first = index * self.batch_examples
-        numbers = self._permutation(epoch)[first : first + self.batch_examples]
+        numbers = range(first, min(first + self.batch_examples, len(self.examples)))
+        if self.order == "shuffled":
+            shuffled = _permutation(len(self.examples), self.seed, epoch)
+            return [self.examples[shuffled[n]] for n in numbers]
         return [self.examples[n] for n in numbers]
 
     def __call__(self, step: int) -> Batch:
@@ -126,10 +130,11 @@ class Batches:
         ]
         return Batch(forests, sum(_supervised(row) for row in rows))
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        if self.order == "as_given":
-            return np.arange(len(self.examples))
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
+
+@lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch; kept, since a large corpus takes longer to shuffle than to step."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def _within_budget(

@@ -46,16 +46,17 @@ def training_step(
 
 def forest_loss(model: LoadedModel, forest: Forest) -> torch.Tensor:
     """Weighted sum of cross-entropies over a forest's loss terms, an fp32 scalar."""
+    device = model.head.weight.device
     hidden = model.body(
-        input_ids=forest.ids[None],
-        position_ids=forest.positions[None],
+        input_ids=forest.ids[None].to(device),
+        position_ids=forest.positions[None].to(device),
         forest=forest,
         use_cache=False,
     ).last_hidden_state[0]  # (T, C)
     return head_loss(
-        hidden[forest.sources],
+        hidden[forest.sources.to(device)],
         model.head.weight,
-        forest.targets,
-        forest.weights,
+        forest.targets.to(device),
+        forest.weights.to(device),
         softcap=model.softcap,
     )
