@@ -31,7 +31,7 @@ from burnish.demo.labels import REFUSAL, answer_of, write_labels
 from burnish.evaluate.answerer import model_answerer
 from burnish.evaluate.evaluate import EvaluateConfig, evaluate
 from burnish.files import replaced_file
-from burnish.label.config import LabelConfig
+from burnish.label.config import label_config
 from burnish.label.interchange import import_labels
 from burnish.label.resolve import adjudicate, open_disputes, resolve
 from burnish.label.status import label_status
@@ -48,7 +48,6 @@ from burnish.types import Checkpoint, Example, Report
 
 SYSTEM = "You sort a bank's requests. Answer with the intent, or refuse what is not about banking."
 LICENCE = "CC-BY-3.0"
-LABELS = LabelConfig(overlap=2)
 REVIEWER = "carol"
 
 # Chosen on the validation part; docs/LOG.md has the runs.
@@ -100,13 +99,17 @@ def _stage(title: str) -> Iterator[None]:
 def _open(folder: Path) -> Project:
     if (folder / PROJECT_FILE).exists():
         return open_project(folder)
-    project = init_project(folder)
+    init_project(folder)
+    settings = (folder / PROJECT_FILE).read_text(encoding="utf-8")
+    two_annotators = settings.replace("overlap = 1 ", "overlap = 2 ")
+    assert two_annotators != settings
+    (folder / PROJECT_FILE).write_text(two_annotators, encoding="utf-8")
     (folder / "guidelines.md").write_text(
         "# Guidelines\n\nName the intent of the request. If the bank cannot help with it, write:\n"
         f"{REFUSAL}\n",
         encoding="utf-8",
     )
-    return project
+    return open_project(folder)
 
 
 def _collect(project: Project, store: Store) -> dict[str, str]:
@@ -137,17 +140,18 @@ def _collect(project: Project, store: Store) -> dict[str, str]:
 
 
 def _label(project: Project, store: Store, intents: dict[str, str]) -> None:
+    config = label_config(project)
     for path in write_labels(project.root, intents):
-        result = import_labels(store, path, LABELS, rejects=project.root / "rejects")
+        result = import_labels(store, path, config, rejects=project.root / "rejects")
         out.print(f"{path.name}: {result.added:,} labels added, {result.known:,} known already")
-    before = label_status(store, LABELS)
+    before = label_status(store, config)
     print_facts("agreement", agreement_facts(before.agreement))
-    resolve(store, LABELS)
-    disputes = open_disputes(store, LABELS)
+    resolve(store, config)
+    disputes = open_disputes(store, config)
     decisions = {example: answer_of(intents[example]) for example in disputes}
-    adjudicate(store, LABELS, decisions, person=REVIEWER)
+    adjudicate(store, config, decisions, person=REVIEWER)
     out.print(f"{len(disputes):,} disputes, each decided by {REVIEWER}")
-    people = label_status(store, LABELS).annotators
+    people = label_status(store, config).annotators
     print_rows(
         "annotators",
         ("annotator", "labels", "equal to the resolved answer"),
