@@ -32,6 +32,7 @@ from burnish.nn.techniques import (
 from burnish.nn.workfolder import Workfolder, finished_folder, resume_or_start
 from burnish.project import read_manifest
 from burnish.records import ExamplesRead, read_examples
+from burnish.records.rejects import reject_line
 from burnish.types import Checkpoint
 
 REJECTS_FILE = "rejects.jsonl"
@@ -235,10 +236,10 @@ def _identity(config: TuneConfig, prepared: _Prepared) -> dict[str, Any]:
 
 def _write_rejects(folder: Path, prepared: _Prepared) -> None:
     """Keep what was not trained on, with the reason; nothing is dropped in silence."""
-    rows = [{"line": r.line, "reason": r.reason} for r in prepared.read.rejects]
-    rows += [{"example": r.number, "reason": r.reason} for r in prepared.plan.refused]
-    if rows:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(map(reject_line, prepared.read.rejects))
+    for refused in prepared.plan.refused:
+        text += json.dumps({"example": refused.number, "reason": refused.reason}) + "\n"
+    if text:
         (folder / REJECTS_FILE).write_text(text, encoding="utf-8")
 
 

@@ -211,7 +211,7 @@ def evaluate(
     from burnish.evaluate.evaluate import EvaluateConfig
     from burnish.evaluate.evaluate import evaluate as run
     from burnish.nn.models import load_model
-    from burnish.records import read_examples
+    from burnish.records import read_examples, training_prompts
 
     config = stage_config(
         EvaluateConfig,
@@ -242,24 +242,6 @@ def _in_form(examples: Sequence[Example], *, as_chat: bool) -> list[Example]:
     if not as_chat:
         return list(examples)
     return [replace(e, conversation=e.conversation.as_chat()) for e in examples]
-
-
-def training_prompts(checkpoint: Path) -> frozenset[str] | None:
-    """Fingerprints of what a checkpoint was tuned on; None when its data is not to be found."""
-    from burnish.project import MANIFEST, read_manifest
-    from burnish.records import read_examples
-    from burnish.records.fingerprint import prompt_fingerprint
-
-    if not (checkpoint / MANIFEST).is_file():
-        return None
-    manifest = read_manifest(checkpoint)
-    data = manifest["facts"].get("data")
-    if data is None or not Path(data).exists():
-        return None
-    read = read_examples(data, split="train")
-    if read.id not in manifest["parents"]:
-        return None  # the file was changed since
-    return frozenset(prompt_fingerprint(e.conversation) for e in read.examples)
 
 
 def _print_run(metrics: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,7 @@ def audit(fix: bool | None, as_json: bool) -> None:
     """Look for duplicates, empty and conflicting answers; nothing is ever deleted."""
     with opened_project() as (_, store):
         result = run_audit(stage_config(AuditConfig, "audit", flags={"fix": fix}), store)
-    counts: dict[str, int] = {}
-    for finding in result.findings:
-        counts[finding.check] = counts.get(finding.check, 0) + 1
+    counts = Counter(finding.check for finding in result.findings)
     print_rows("findings", ("check", "count"), sorted(counts.items()))
     for finding in result.findings[:10]:
         click.echo(f"  {finding.check}: {finding.message}")

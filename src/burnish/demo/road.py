@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,8 +38,7 @@ from burnish.label.resolve import adjudicate, open_disputes, resolve
 from burnish.label.status import label_status
 from burnish.nn.models import STARTER, load_model
 from burnish.project import PROJECT_FILE, Project, init_project, open_project
-from burnish.records import read_examples
-from burnish.records.fingerprint import prompt_fingerprint
+from burnish.records import read_examples, training_prompts
 from burnish.serve.serve import ServeConfig, serving
 from burnish.snapshot import SnapshotConfig, SnapshotResult, snapshot
 from burnish.store import Store, open_store
@@ -161,9 +161,7 @@ def _label(project: Project, store: Store, intents: dict[str, str]) -> None:
 
 def _audit(store: Store) -> None:
     result = audit(AuditConfig(fix=True), store)
-    counts: dict[str, int] = {}
-    for finding in result.findings:
-        counts[finding.check] = counts.get(finding.check, 0) + 1
+    counts = Counter(finding.check for finding in result.findings)
     out.print(", ".join(f"{n} {check}" for check, n in counts.items()) or "no findings")
     out.print(f"{result.excluded:,} examples excluded, each with its reason")
 
@@ -197,7 +195,6 @@ def _tune(project: Project, frozen: SnapshotResult) -> Checkpoint:
 
 def _evaluate(project: Project, frozen: SnapshotResult, tuned: Checkpoint) -> Report:
     items = [_with_scope(e) for e in read_examples(frozen.path, split="test").examples]
-    trained = read_examples(frozen.path, split="train").examples
     config = EvaluateConfig(
         out=project.root / "report", score="exact", slice_by=("scope",), max_tokens=16
     )
@@ -206,7 +203,7 @@ def _evaluate(project: Project, frozen: SnapshotResult, tuned: Checkpoint) -> Re
         items,
         model_answerer("tuned", load_model(str(tuned.path)), config.max_tokens),
         model_answerer(STARTER, load_model(STARTER), config.max_tokens),
-        training_prompts={prompt_fingerprint(e.conversation) for e in trained},
+        training_prompts=training_prompts(tuned.path),
         data_id=frozen.id,
     )
     project.register(report.path, "report")

@@ -11,7 +11,13 @@ rejects.py      refused rows, kept with the reason
 fingerprint.py  hashes blind to case and white space
 """
 
-from burnish.records.read import ExamplesRead, Records, read_examples, read_records
+from burnish.records.read import (
+    ExamplesRead,
+    Records,
+    read_examples,
+    read_records,
+    training_prompts,
+)
 from burnish.records.rows import Reject
 
-__all__ = ["ExamplesRead", "Records", "Reject", "read_examples", "read_records"]
+__all__ = ["ExamplesRead", "Records", "Reject", "read_examples", "read_records", "training_prompts"]
