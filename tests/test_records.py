@@ -1,6 +1,7 @@
 """Files into examples. Run: pytest tests/test_records.py"""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,11 +11,16 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from burnish.errors import InputError
+from burnish.hashing import text_hash
+from burnish.project import init_project
 from burnish.records import read_examples, read_records
 from burnish.records.fingerprint import conversation_fingerprint, prompt_fingerprint
 from burnish.records.formats import FORMATS, example_of, format_named
 from burnish.records.messages import UnfitError
-from burnish.types import Conversation, Message, ToolCall
+from burnish.snapshot import SnapshotConfig, snapshot
+from burnish.store import open_store
+from burnish.store.examples import add_examples
+from burnish.types import Conversation, Example, Message, Span, ToolCall
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
@@ -118,6 +124,93 @@ def test_messages_with_parts_tools_and_weights(tmp_path):
     )
     assert json.loads(example.conversation.tools) == row["tools"]
     assert example.metadata == {"id": 7}
+
+
+# Spans with loss weights of their own.
+
+SPANS = (Span(0, 2, 0.0), Span(4, 7, 0.5))
+
+
+def spanned_row(*spans: dict) -> dict:
+    turn = {"role": "assistant", "content": "no, yes", "spans": list(spans)}
+    return {"messages": [{"role": "user", "content": "Go"}, turn]}
+
+
+def test_spans_are_read_and_put_in_order(tmp_path):
+    row = spanned_row(*({"start": s.start, "end": s.end, "weight": s.weight} for s in SPANS[::-1]))
+    _, example = read_one(tmp_path, row)
+    assert example.conversation.messages[1] == assistant("no, yes", spans=SPANS)
+    answer = row["messages"][1]
+    turns = [
+        {"from": "human", "value": "Go"},
+        {"from": "gpt", "value": answer["content"], "spans": answer["spans"]},
+    ]
+    assert read_one(tmp_path, {"conversations": turns})[1].conversation == example.conversation
+
+
+@pytest.mark.parametrize(
+    ("spans", "reason"),
+    [
+        ([{"start": 5, "end": 8, "weight": 1}], "outside its content: 5 to 8 of 7"),
+        ([{"start": -1, "end": 3, "weight": 1}], "outside its content"),
+        ([{"start": 3, "end": 3, "weight": 1}], "outside its content"),
+        ([{"start": 0.0, "end": 3, "weight": 1}], "no whole number"),
+        ([{"start": True, "end": 3, "weight": 1}], "no whole number"),
+        ([{"start": 0, "weight": 1}], "no whole number"),
+        ([{"start": 0, "end": 3}], "a loss weight must be a number"),
+        ([{"start": 0, "end": 3, "weight": -1}], "0 or more: -1"),
+        (
+            [{"start": 2, "end": 5, "weight": 1}, {"start": 0, "end": 3, "weight": 0}],
+            "two spans overlap: 0 to 3 and 2 to 5",
+        ),
+        (["0-3"], "not a list of {start, end, weight}"),
+    ],
+)
+def test_spans_that_do_not_fit_are_refused(spans, reason):
+    with pytest.raises(UnfitError, match=re.escape(reason)):
+        example_of(format_named("messages"), spanned_row(*spans), "s")
+
+
+def test_spans_change_the_hash_only_where_there_are_any():
+    plain = Conversation((user("Go"), assistant("no, yes")))
+    spanned = Conversation((user("Go"), assistant("no, yes", spans=SPANS)))
+    assert "spans" not in plain.canonical
+    assert spanned.hash != plain.hash
+    assert Conversation.from_json(json.loads(spanned.canonical)) == spanned
+    # Known from before there were spans: the ids of what was collected must not change.
+    assert plain.hash == text_hash(
+        '{"messages":[{"content":"Go","role":"user"},{"content":"no, yes","role":"assistant"}]}'
+    )
+
+
+def test_spans_survive_store_and_snapshot(tmp_path):
+    example = Example(Conversation((user("Go"), assistant("no, yes", spans=SPANS))), "s")
+    project = init_project(tmp_path / "project")
+    store = open_store(project.store_url)
+    with store.writing() as connection:
+        add_examples(connection, [example], actor="test")
+    made = snapshot(SnapshotConfig(validation=0, test=0), store, project)
+    store.close()
+    [read] = read_examples(made.path, split="train").examples
+    assert read.conversation == example.conversation
+
+
+TEXTS = st.text("ae\u0301\r\n é", max_size=12)
+
+
+@given(TEXTS, st.sets(st.integers(0, 12), max_size=6))
+def test_a_rewritten_message_keeps_its_spans_on_their_words(text, edges):
+    inside = sorted(edge for edge in edges if edge <= len(text))
+    spans = tuple(Span(a, b, 0.5) for a, b in zip(inside[::2], inside[1::2], strict=False))
+    message = assistant(text, spans=spans)
+    doubled = message.rewrite(lambda part: part * 2)
+    assert doubled.spans == tuple(Span(2 * s.start, 2 * s.end, 0.5) for s in spans) or not spans
+    unchanged = message.rewrite(lambda part: part)
+    assert unchanged == message
+    without = message.rewrite(lambda part: part.replace("a", ""))
+    assert without.content == text.replace("a", "")
+    kept = [text[s.start : s.end].replace("a", "") for s in spans]
+    assert [without.content[s.start : s.end] for s in without.spans] == list(filter(None, kept))
 
 
 @pytest.mark.parametrize(

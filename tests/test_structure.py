@@ -153,6 +153,7 @@ INTERFACE = {
     "serve": "MODEL --port --host --api-key-env --set --config",
     "export": "MODEL --to --out",
     "trace": "REFERENCE",
+    "cache": "--clear",
     "studio": "--port",
     "demo": "--out",
 }
@@ -234,7 +235,7 @@ def test_links_in_the_docs_lead_somewhere():
 
 CONFIGS = {
     "pretrain": ("burnish.pretrain", "PretrainConfig"),
-    "tune": ("burnish.tune", "TuneConfig"),
+    "tune": ("burnish.tune.config", "TuneConfig"),
     "evaluate": ("burnish.evaluate.evaluate", "EvaluateConfig"),
     "serve": ("burnish.serve.serve", "ServeConfig"),
     "label": ("burnish.label.config", "LabelConfig"),

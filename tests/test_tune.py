@@ -27,7 +27,8 @@ from burnish.nn.preflight import Preflight
 from burnish.nn.step import forest_loss
 from burnish.nn.techniques import decoder_blocks, train_top_layers
 from burnish.project import read_manifest
-from burnish.tune import TuneConfig, dry_run, tune
+from burnish.tune.config import TuneConfig
+from burnish.tune.tune import dry_run, tune
 from burnish.types import Checkpoint, Conversation, Message
 from tiny import tiny_base
 
@@ -137,8 +138,9 @@ def test_metrics_are_those_of_the_interface(base, data, tmp_path):
 
 
 def test_sharing_prefixes_does_not_change_the_losses(base, data, tmp_path):
-    shared = run(data, base, tmp_path / "shared").metrics["losses"]
-    alone = run(data, base, tmp_path / "alone", share_prefixes=False).metrics["losses"]
+    same = {"order": "as_given"}  # shuffled, examples that share would be brought together
+    shared = run(data, base, tmp_path / "shared", **same).metrics["losses"]
+    alone = run(data, base, tmp_path / "alone", share_prefixes=False, **same).metrics["losses"]
     assert shared == pytest.approx(alone, rel=1e-4)
 
 
@@ -176,7 +178,8 @@ def test_layers_never_runs_the_backward_of_frozen_blocks(base, data):
 CHILD = """
 import sys
 from pathlib import Path
-from burnish.tune import TuneConfig, tune
+from burnish.tune.config import TuneConfig
+from burnish.tune.tune import tune
 data, base, out = sys.argv[1:4]
 config = TuneConfig(data, base, Path(out), technique="full", epochs=60, precision="fp32")
 tune(config, on_preflight=lambda _: print("started", flush=True))
@@ -329,7 +332,8 @@ def test_the_preflight_says_what_will_be_trained_and_writes_nothing(base, data, 
     assert trained == "balance<|im_end|>"
     assert SYSTEM in "".join(text for text, weight in table.samples[0] if not weight)
     assert table.seconds > 0
-    assert table.worst_memory_bytes > 1e6
+    assert table.memory_bytes > 1e6
+    assert table.gradient_difference < 0.06
     assert list(tmp_path.iterdir()) == []
 
 

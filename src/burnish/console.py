@@ -58,10 +58,13 @@ def print_preflight(table: Preflight, *, price_per_hour: float | None, watts: fl
             "sharing": f"{table.sharing_factor:.2f} tokens per token computed ({saved:.0%} saved)",
             "trained": f"{table.trainable_parameters:,} of {table.parameters:,} parameters "
             f"({trained:.2%})",
-            "memory": f"{size(table.worst_memory_bytes)} at the worst batch "
-            f"({table.worst_tokens:,} tokens), measured",
+            "memory": f"{size(table.memory_bytes)} at the worst batch "
+            f"({table.worst_tokens:,} tokens), estimated",
             "time": f"{duration(table.seconds)} for {table.steps:,} steps, estimated from that "
             "batch",
+            "gradient": f"a batch's differs from its examples' by {table.gradient_difference:.1e}",
+            **({"trunk": table.trunk} if table.trunk is not None else {}),
+            **({"note": "\n".join(table.notes)} if table.notes else {}),
             "energy": _energy(table.seconds, watts),
             "cost": _cost(table.seconds, price_per_hour),
         },

@@ -13,14 +13,25 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from burnish.chat import render_prompt
-from burnish.errors import InputError, ModelError
+from burnish.errors import ConfigError, InputError, ModelError
 from burnish.files import replaced_folder
-from burnish.nn.models import LoadedModel, load_model, resolve_model, save_words_side
+from burnish.nn.models import (
+    QUANTISATION_FILE,
+    LoadedModel,
+    load_model,
+    resolve_model,
+    save_words_side,
+)
+from burnish.nn.quantised import dequantise
+from burnish.nn.techniques.blocks import peft_warnings_understood
 from burnish.progress import progress_bar
 from burnish.project import MANIFEST, read_manifest, seal_artefact
 from burnish.types import Conversation, Message
 
 _ADAPTER_CONFIG = "adapter_config.json"
+
+# Kinds of adapter that are a change of the base's weights; the others add parts of their own.
+_MERGEABLE = ("LORA", "IA3")
 
 # Largest difference of logits allowed, relative to the largest logit: a hundred times the rounding
 # of fp32, and far below what a wrongly merged adapter gives (huggingface/peft#2321).
@@ -49,6 +60,7 @@ def export(config: ExportConfig) -> Path:
 
     Raises:
         ModelError: no such model, no adapter to export, or logits that differ.
+        ConfigError: an adapter of a kind that cannot be merged.
         InputError: `out` holds something else.
         ResourceError: the disk is full; nothing half-written is left.
     """
@@ -60,8 +72,16 @@ def export(config: ExportConfig) -> Path:
             where=config.model,
             do="export it with --to merged",
         )
+    if config.to == "merged":
+        _check_mergeable(config.model, folder)
     with progress_bar("exporting", unit="step", total=3) as bar:
-        loaded = load_model(config.model, precision="fp32", template=config.template)
+        loaded = load_model(
+            config.model,
+            precision="fp32",
+            template=config.template,
+            # Plain `peft` opens the base as it is, whatever it was held in while training.
+            quantisation="none" if config.to == "peft" else None,
+        )
         expected = _probe_logits(loaded.model, loaded)
         bar.update(1)
         with replaced_folder(config.out) as temporary:
@@ -81,14 +101,27 @@ def export(config: ExportConfig) -> Path:
 def _write_merged(loaded: LoadedModel, folder: Path) -> None:
     model = loaded.model
     if hasattr(model, "peft_config"):
+        dequantise(loaded.causal_lm)
+        if loaded.head_adapter is not None:
+            _untie_head(loaded)
         model = model.merge_and_unload()
     model.save_pretrained(folder)
     save_words_side(loaded, folder)
 
 
+def _untie_head(loaded: LoadedModel) -> None:
+    """Give the LM head a weight of its own: merging into a tied one would change the embedding."""
+    head = loaded.head.get_base_layer()
+    if head.weight is loaded.causal_lm.get_input_embeddings().weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        loaded.causal_lm.config.tie_word_embeddings = False
+
+
 def _write_adapter(loaded: LoadedModel, source: Path, folder: Path) -> None:
     for file in source.iterdir():
-        if file.name == _ADAPTER_CONFIG or file.name.startswith("adapter_model."):
+        if file.name in (_ADAPTER_CONFIG, QUANTISATION_FILE) or file.name.startswith(
+            "adapter_model."
+        ):
             shutil.copyfile(file, folder / file.name)
     settings = json.loads((folder / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
     base = Path(settings["base_model_name_or_path"])
@@ -99,6 +132,19 @@ def _write_adapter(loaded: LoadedModel, source: Path, folder: Path) -> None:
     save_words_side(loaded, folder)
 
 
+def _check_mergeable(name: str, folder: Path) -> None:
+    if not (folder / _ADAPTER_CONFIG).is_file():
+        return
+    settings = json.loads((folder / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    if settings["peft_type"] not in _MERGEABLE:
+        raise ConfigError(
+            f"an adapter of kind {settings['peft_type'].lower()} cannot be merged: "
+            "it adds parts that the base has no place for",
+            where=name,
+            do="export it with --to peft",
+        )
+
+
 def _open_plainly(folder: Path) -> Any:
     """The export as its users will open it."""
     name = str(folder)
@@ -107,7 +153,10 @@ def _open_plainly(folder: Path) -> Any:
         settings = json.loads((folder / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
         name = settings["base_model_name_or_path"]
     model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    return (PeftModel.from_pretrained(model, str(folder)) if adapter else model).eval()
+    if adapter:
+        with peft_warnings_understood():
+            model = PeftModel.from_pretrained(model, str(folder))
+    return model.eval()
 
 
 def _probe_logits(model: Any, loaded: LoadedModel) -> torch.Tensor:

@@ -17,7 +17,7 @@ from burnish.files import replaced_folder
 from burnish.nn.attention import ATTENTION
 from burnish.nn.corpus import Corpus, Windows, text_identity, tokenise, train_tokenizer
 from burnish.nn.forest import plant
-from burnish.nn.loop import METRICS_FILE, Progress, run_steps
+from burnish.nn.loop import LoopSettings, run_steps
 from burnish.nn.memory import peak_memory
 from burnish.nn.models import (
     LoadedModel,
@@ -26,8 +26,9 @@ from burnish.nn.models import (
     load_model,
     save_words_side,
 )
-from burnish.nn.optim import MasterAdamW, ScheduleName, learning_rates
+from burnish.nn.optim import Optimizer, OptimizerSettings, ScheduleName, learning_rates
 from burnish.nn.plan import Batches
+from burnish.nn.run_state import METRICS_FILE, Progress
 from burnish.nn.step import forest_loss
 from burnish.nn.workfolder import Workfolder, finished_folder, resume_or_start
 from burnish.progress import progress
@@ -36,7 +37,7 @@ from burnish.types import Checkpoint
 
 # Usual for language models since GPT-3 (arXiv 2005.14165, appendix B): a shorter memory of squared
 # gradients than the optimiser's default.
-_BETAS = (0.9, 0.95)
+_ADAM_BETA2 = 0.95
 
 _TOKENIZER_FOLDER = "tokenizer"
 
@@ -76,7 +77,7 @@ class PretrainConfig:
     learning_rate: float = 2e-3
     """Peak learning rate; a base to be continued wants about 1e-4."""
     schedule: ScheduleName = "cosine"
-    """`cosine`, `linear` or `constant` after the warm-up."""
+    """`cosine`, `linear`, `constant` or `wsd` (decay over the last fifth) after the warm-up."""
     warmup_fraction: float = 0.05
     """Share of the steps in which the learning rate rises linearly."""
     weight_decay: float = 0.1
@@ -181,21 +182,11 @@ def pretrain(config: PretrainConfig) -> Checkpoint:
         batches = _batches(config, corpus)
         steps = max(1, round(config.epochs * batches.steps_per_epoch))
         steps = min(steps, config.max_steps or steps)
-        optimizer = MasterAdamW(
-            model.model.named_parameters(), weight_decay=config.weight_decay, betas=_BETAS
-        )
-        done = run_steps(
-            model,
-            optimizer,
-            batches,
-            steps=steps,
-            learning_rate=learning_rates(
-                config.schedule, config.learning_rate, steps, config.warmup_fraction
-            ),
-            max_grad_norm=config.max_grad_norm,
-            folder=work.folder,
-            what="pretrain",
-        )
+        adamw = OptimizerSettings(weight_decay=config.weight_decay, adam_beta2=_ADAM_BETA2)
+        optimizer = Optimizer(model.model, adamw, seed=config.seed)
+        rates = learning_rates(config.schedule, config.learning_rate, steps, config.warmup_fraction)
+        settings = LoopSettings(steps, rates, "pretrain", max_grad_norm=config.max_grad_norm)
+        done = run_steps(model, optimizer, batches, settings, work.folder)
         parents = [text] if base is None else [base.identity, text]
         _write_checkpoint(config, model, corpus, done, work, parents)
     return _checkpoint(config.out)

@@ -9,9 +9,10 @@ the hash of canonical JSON (`hashing`), so the same record has the same id on ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,17 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a message's content with a loss weight of its own."""
+
+    start: int
+    """First character of the content, counted from 0."""
+    end: int
+    """The character after the last."""
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
 
@@ -47,6 +59,26 @@ class Message:
     """Loss weight of the turn; None means 1 for the assistant and 0 for everyone else."""
     tool_call_id: str | None = None
     """For the role `tool`: the id of the call it answers."""
+    spans: tuple[Span, ...] = ()
+    """Parts with a loss weight other than the turn's; in order, not overlapping."""
+
+    def rewrite(self, change: Callable[[str], str]) -> Message:
+        """The message with its content changed, part by part so that spans stay on their words."""
+        edges = [edge for span in self.spans for edge in (span.start, span.end)]
+        borders = [0, *edges, len(self.content)]
+        parts = [change(self.content[left:right]) for left, right in pairwise(borders)]
+        ends = list(accumulate(map(len, parts)))
+        spans = (
+            Span(start, end, span.weight)
+            for start, end, span in zip(ends[::2], ends[1::2], self.spans, strict=False)
+            if start < end
+        )
+        return replace(self, content="".join(parts), spans=tuple(spans))
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether any of its tokens has a loss weight."""
+        return bool(self.loss_weight) or any(span.weight for span in self.spans)
 
     @property
     def loss_weight(self) -> float:
@@ -128,6 +160,10 @@ def _message_to_json(message: Message) -> dict[str, Any]:
         record["weight"] = message.weight
     if message.tool_call_id is not None:
         record["tool_call_id"] = message.tool_call_id
+    if message.spans:
+        record["spans"] = [
+            {"start": span.start, "end": span.end, "weight": span.weight} for span in message.spans
+        ]
     return record
 
 
@@ -137,7 +173,12 @@ def _message_from_json(record: Mapping[str, Any]) -> Message:
         for call in record.get("tool_calls", ())
     )
     return Message(
-        record["role"], record["content"], calls, record.get("weight"), record.get("tool_call_id")
+        record["role"],
+        record["content"],
+        calls,
+        record.get("weight"),
+        record.get("tool_call_id"),
+        tuple(Span(**span) for span in record.get("spans", ())),
     )
 
 

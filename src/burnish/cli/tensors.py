@@ -1,4 +1,4 @@
-"""Commands of the world of tensors: pretrain, tune, generate, evaluate, serve, export."""
+"""Commands of the world of tensors: pretrain, tune, generate, evaluate, serve, export, cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from burnish.cli.settings import (
     stage_config,
     with_settings,
 )
-from burnish.console import duration, print_facts, print_preflight, size
+from burnish.console import duration, print_facts, print_preflight, print_rows, size
 from burnish.errors import ConfigError
 from burnish.project import find_project
 from burnish.types import Example
@@ -72,12 +73,12 @@ def pretrain(
         print_json(checkpoint.metrics)
 
 
-@with_settings("burnish.tune", "TuneConfig")
+@with_settings("burnish.tune.config", "TuneConfig")
 @click.command()
 @click.argument("data", required=False)
 @click.option("--base", help="Hub id, folder, .gguf, checkpoint, or `starter`.")
 @click.option("--out", "out_", type=_FOLDER, help="Where the checkpoint goes.")
-@click.option("--technique", help="full, lora or layers.")
+@click.option("--technique", help="full, layers, lora, bottleneck, ia3, prefix or prompt.")
 @click.option("--epochs", type=float, help="Passes over the examples.")
 @click.option("--max-steps", type=int, help="Stop after so many steps.")
 @click.option("--price-per-hour", type=float, help="Price of this machine, for the estimate.")
@@ -105,9 +106,9 @@ def tune(
     command is given again.
     """
     from burnish.nn.preflight import Preflight
-    from burnish.tune import TuneConfig
-    from burnish.tune import dry_run as check
-    from burnish.tune import tune as run
+    from burnish.tune.config import TuneConfig
+    from burnish.tune.tune import dry_run as check
+    from burnish.tune.tune import tune as run
 
     flags = {
         "data": data and resolve_reference(data),
@@ -116,13 +117,15 @@ def tune(
         "technique": technique,
         "epochs": epochs,
         "max_steps": max_steps,
+        "price_per_hour": price_per_hour,
+        "watts": watts,
     }
     config = stage_config(
         TuneConfig, "tune", config_file=config_file, overrides=overrides, flags=flags
     )
 
     def show(table: Preflight) -> None:
-        print_preflight(table, price_per_hour=price_per_hour, watts=watts)
+        print_preflight(table, price_per_hour=config.price_per_hour, watts=config.watts)
 
     if dry_run:
         table = check(config)
@@ -337,6 +340,26 @@ def demo(out_: Path) -> None:
     run(out_)
 
 
+@click.command()
+@click.option("--clear", is_flag=True, help="Remove every entry that no run is using.")
+def cache(clear: bool) -> None:
+    """List what is kept of frozen layers for later runs, or remove it.
+
+    The entries hold what was computed from training texts; `tune --set cache_trunk=false` makes
+    none.
+    """
+    from burnish.nn.trunk_store import remove_trunk, stored_trunks
+
+    rows = []
+    for trunk in stored_trunks():
+        done = ""
+        if clear:
+            done = "removed" if remove_trunk(trunk.folder) else "in use, kept"
+        used = f"{datetime.fromtimestamp(trunk.last_used, UTC):%Y-%m-%d %H:%M}"
+        rows.append((trunk.folder.name, trunk.facts.get("base"), size(trunk.bytes), used, done))
+    print_rows("cached trunks", ("entry", "base", "size", "last used (UTC)", ""), rows)
+
+
 COMMANDS: tuple[click.Command, ...] = (
     pretrain,
     tune,
@@ -345,4 +368,5 @@ COMMANDS: tuple[click.Command, ...] = (
     serve,
     export,
     demo,
+    cache,
 )

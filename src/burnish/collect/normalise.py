@@ -33,7 +33,7 @@ def normalise(example: Example) -> Example:
     conversation = example.conversation
     messages = conversation.messages
     if any(normalise_text(m.content) != m.content for m in messages):
-        messages = tuple(replace(m, content=normalise_text(m.content)) for m in messages)
+        messages = tuple(m.rewrite(normalise_text) for m in messages)
         conversation = replace(conversation, messages=messages)
     metadata = {key: _normalise_value(value) for key, value in example.metadata.items()}
     if conversation is example.conversation and metadata == example.metadata:

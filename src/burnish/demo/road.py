@@ -43,7 +43,8 @@ from burnish.serve.serve import ServeConfig, serving
 from burnish.snapshot import SnapshotConfig, SnapshotResult, snapshot
 from burnish.store import Store, open_store
 from burnish.store.examples import read_examples as read_stored
-from burnish.tune import TuneConfig, tune
+from burnish.tune.config import TuneConfig
+from burnish.tune.tune import tune
 from burnish.types import Checkpoint, Example, Report
 
 SYSTEM = "You sort a bank's requests. Answer with the intent, or refuse what is not about banking."

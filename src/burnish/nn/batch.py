@@ -18,6 +18,7 @@ from burnish.nn.cache import RowCache
 from burnish.nn.forest import MIN_SHARED_TOKENS
 from burnish.nn.models import LoadedModel
 from burnish.nn.sampling import Sampling, TokenLogprobs, choose, logprobs_of
+from burnish.nn.techniques.virtual import virtual_ids, virtual_keys_values, virtual_tokens
 from burnish.nn.text_stream import TextStream
 
 # Prompts are read this many tokens at a time: enough to keep a CPU's matrix units busy, few enough
@@ -44,6 +45,7 @@ class Row:
     """A sequence being decoded."""
 
     prompt: list[int]
+    """Its ids, after those of the model's virtual tokens where it has such."""
     sampling: Sampling
     limit: int
     """Tokens it may get."""
@@ -92,7 +94,7 @@ def make_row(loaded: LoadedModel, prompt: list[int], sampling: Sampling, *, text
     assert sampling.max_tokens > 0, sampling
     room = answer_room(loaded, prompt)
     return Row(
-        prompt,
+        virtual_ids(virtual_tokens(loaded)) + prompt,
         sampling,
         sampling.max_tokens if room is None else min(room, sampling.max_tokens),
         frozenset(loaded.stop_ids),
@@ -113,6 +115,7 @@ def answer_room(loaded: LoadedModel, prompt: Sequence[int]) -> int | None:
     context: int | None = getattr(config, "max_position_embeddings", None)
     if context is None:
         return None
+    context -= virtual_tokens(loaded)
     if len(prompt) >= context:
         raise InputError(
             f"the prompt has {len(prompt)} tokens, and the model reads {context} at most, "
@@ -131,10 +134,16 @@ class Batch:
         self._body: Any = loaded.body
         self._model: Any = loaded.causal_lm
         self._cache = RowCache()
-        self._known_ids: list[int] = []
-        """The last prefix computed by itself, kept for rows to come that begin alike."""
-        self._known: list[tuple[torch.Tensor, torch.Tensor]] = []
-        """Its keys and values per layer, (1, K, P, D)."""
+        with torch.inference_mode():
+            self._known = virtual_keys_values(loaded)
+        """Keys and values per layer, (1, K, P, D), of a prefix that rows to come may begin with:
+        trained ones (prefix tuning), then those of the last prefix computed by itself."""
+        virtual = virtual_tokens(loaded)
+        self._known_ids: list[int] = virtual_ids(virtual) if self._known else []
+        """Its ids."""
+        self._least_shared = 1 if virtual else MIN_SHARED_TOKENS
+        """A shared prefix of fewer tokens is not computed by itself. Virtual tokens always are,
+        since the keys and values of a trained prefix cannot be computed from ids."""
 
     @property
     def token_bytes(self) -> int:
@@ -198,7 +207,7 @@ class Batch:
         """
         bodies = [prompt[:-1] or prompt for prompt in prompts]
         shared = _common_prefix(bodies)
-        if len(bodies) > 1 and shared < MIN_SHARED_TOKENS:
+        if len(bodies) > 1 and shared < self._least_shared:
             shared, cache = 0, DynamicCache()
         else:
             cache = self._prefix(bodies[0][:shared])

@@ -10,25 +10,25 @@ from burnish.nn.models import LoadedModel
 from burnish.nn.techniques import decoder_blocks
 
 
-def useful_flops(model: LoadedModel, tokens: int, terms: int) -> float:
+def useful_flops(model: LoadedModel, tokens: int, terms: int, *, cached_blocks: int = 0) -> float:
     """FLOPs that training on so many computed tokens and loss terms cannot do without.
 
     A weight costs 2 FLOPs a token forward, 2 for the gradient of its input where a trained weight
     lies in it or below, and 2 for its own gradient where it is trained (Kaplan et al., arXiv
     2001.08361, with what a frozen weight saves taken off). The head counts at loss terms only;
-    attention scores, norms and adapters' own small matrices are left out.
+    attention scores and norms are left out, and so are the lower `cached_blocks` that do not run.
     """
-    forward, backward = _body_costs(model)
+    forward, backward = _body_costs(model, cached_blocks)
     head = model.head.weight
     head_cost = 2 * head.numel() * (3 if head.requires_grad else 2)
     return tokens * (forward + backward) + terms * head_cost
 
 
-def _body_costs(model: LoadedModel) -> tuple[float, float]:
-    """Forward and backward FLOPs per token of the decoder's matrices."""
+def _body_costs(model: LoadedModel, cached_blocks: int) -> tuple[float, float]:
+    """Forward and backward FLOPs per token of the decoder's matrices, adapters' included."""
     forward = backward = 0.0
     reached = False  # whether a trained weight lies below: only then is an input gradient needed
-    for block in decoder_blocks(model):
+    for block in decoder_blocks(model)[cached_blocks:]:
         matrices = [p for p in block.parameters() if p.dim() >= 2]
         trains = any(p.requires_grad for p in matrices)
         for p in matrices:

@@ -17,10 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
 
 from burnish.chat import Rendered
+from burnish.nn.rows import Array, TokenRow
 
 # A shared prefix shorter than this costs more in extra attention calls than it saves. It also keeps
 # a BOS that all rows share from tying a whole batch into one tree.
@@ -54,13 +57,20 @@ class Forest:
     """For each loss term the id to predict, (N,) int64."""
     weights: torch.Tensor
     """For each loss term its weight, summed over the examples that pass through it, (N,) fp32."""
-    examples: int
+    leaves: tuple[int, ...]
+    """For each example, in the order given to `plant`, the segment it ends in: its tokens are those
+    of `path(leaf)`."""
+    starts: tuple[int, ...]
+    """For each example where its tokens begin in the flat arrays of `Rows`; -1 if unknown."""
     tokens: int
     """Tokens with each example counted alone; `len(ids)` is what is computed."""
-    masks: dict[tuple[int, int, int | None], torch.Tensor | None] = field(
-        default_factory=dict, compare=False
-    )
-    """Attention masks already built, for `nn.attention`: every layer needs the same ones."""
+    blocks: dict[int | None, Any] = field(default_factory=dict, compare=False)
+    """What `nn.attention` has worked out for each sliding window: every layer needs the same."""
+
+    @property
+    def examples(self) -> int:
+        """How many examples the batch holds."""
+        return len(self.leaves)
 
     def path(self, segment: int) -> list[int]:
         """Indices of a segment's ancestors, root first, then itself."""
@@ -70,94 +80,118 @@ class Forest:
         return path[::-1]
 
 
-def plant(examples: Sequence[Rendered], *, share_prefixes: bool = True) -> Forest:
+def plant(examples: Sequence[Rendered | TokenRow], *, share_prefixes: bool = True) -> Forest:
     """Build the forest of a batch.
 
     Finds every prefix of `MIN_SHARED_TOKENS` or more that two examples share, by sorting the
     sequences and walking the longest common prefixes of neighbours: O(total tokens + n log n).
     """
-    assert all(examples), "an example without tokens cannot be trained on"
-    order = sorted(range(len(examples)), key=lambda n: examples[n].ids) if share_prefixes else None
-    rows = [examples[n] for n in order] if order else list(examples)
-    common = [shared_tokens(a.ids, b.ids) if order else 0 for a, b in pairwise(rows)]
-    builder = _Builder(rows, common)
-    for first, end in _groups(common, 0, len(rows), MIN_SHARED_TOKENS):
-        builder.grow(first, end, depth=0, parent=None)
-    return builder.forest()
+    assert all(len(row.ids) for row in examples), "an example without tokens cannot be trained on"
+    ids = [np.asarray(row.ids, np.int32) for row in examples]
+    order = sorted_by_ids(ids) if share_prefixes else list(range(len(ids)))
+    common = [shared_tokens(ids[a], ids[b]) if share_prefixes else 0 for a, b in pairwise(order)]
+    builder = _Builder(
+        [ids[n] for n in order],
+        [np.asarray(examples[n].weights, np.float64) for n in order],
+        np.array(common, np.int64),
+    )
+    builder.grow()
+    leaves = dict(zip(order, builder.leaves, strict=True))
+    return builder.forest(
+        leaves=tuple(leaves[n] for n in range(len(examples))),
+        starts=tuple(row.start if isinstance(row, TokenRow) else -1 for row in examples),
+    )
 
 
 class _Builder:
     """Collects segments and loss terms while the trees are walked depth first."""
 
-    def __init__(self, rows: Sequence[Rendered], common: Sequence[int]) -> None:
-        self.rows, self.common = rows, common
-        self.ids: list[int] = []
-        self.positions: list[int] = []
+    def __init__(self, ids: list[Array], weights: list[Array], common: Array) -> None:
+        self.ids, self.weights, self.common = ids, weights, common
+        self.lengths = np.array([len(row) for row in ids], np.int64)
         self.segments: list[Segment] = []
-        self.terms: dict[tuple[int, int], float] = {}
+        self.segment_ids: list[Array] = []
+        self.leaves = [-1] * len(ids)
+        self.sources: list[Array] = []
+        self.targets: list[Array] = []
+        self.sums: list[Array] = []
+        # The first tokens of sibling branches may be equal; then they are one term.
+        self.branches: dict[tuple[int, int], float] = {}
 
-    def grow(self, first: int, end: int, depth: int, parent: int | None) -> None:
-        """Add the tree of rows[first:end], which agree on at least their first `depth` tokens.
+    def grow(self) -> None:
+        """Add every tree; a stack instead of recursion, for a tree can be as deep as it is long."""
+        waiting: list[tuple[int, int, int | None]] = [
+            (first, end, None) for first, end in self._groups(0, len(self.ids), MIN_SHARED_TOKENS)
+        ]
+        waiting.reverse()
+        while waiting:
+            first, end, parent = waiting.pop()
+            shared = int(self.common[first : end - 1].min(initial=self.lengths[first:end].min()))
+            self._add_segment(first, end, shared, parent)
+            node = len(self.segments) - 1
+            longer = first
+            while longer < end and self.lengths[longer] == shared:
+                self.leaves[longer] = node
+                longer += 1  # sorted order puts rows that end here before those that go on
+            groups = self._groups(longer, end, shared + MIN_SHARED_TOKENS)
+            waiting += [(a, b, node) for a, b in reversed(groups)]
 
-        Recursion is as deep as the tree, which MIN_SHARED_TOKENS bounds by length / 16.
-        """
-        shared = min(self.common[first : end - 1], default=len(self.rows[first].ids))
-        shared = min(shared, min(len(self.rows[n].ids) for n in range(first, end)))
-        node = self._add_segment(self.rows[first].ids, depth, shared, parent)
-        for n in range(first, end):
-            self._add_terms(self.rows[n], depth, shared, node)
-        longer = first
-        while longer < end and len(self.rows[longer].ids) == shared:
-            longer += 1  # sorted order puts rows that end here before those that go on
-        groups = _groups(self.common, longer, end, shared + MIN_SHARED_TOKENS)
-        for group_first, group_end in groups:
-            self.grow(group_first, group_end, shared, node)
+    def _groups(self, first: int, end: int, least: int) -> list[tuple[int, int]]:
+        """Cut rows[first:end] where neighbours share fewer than `least` tokens."""
+        parted = first + 1 + np.flatnonzero(self.common[first : end - 1] < least)
+        cuts = [first, *parted.tolist(), end]
+        return [(a, b) for a, b in pairwise(cuts) if a < b]
 
-    def _add_segment(self, ids: Sequence[int], depth: int, end: int, parent: int | None) -> int:
-        start = len(self.ids)
-        self.ids += ids[depth:end]
-        self.positions += range(depth, end)
-        self.segments.append(Segment(start, len(self.ids), parent, depth))
-        return len(self.segments) - 1
+    def _add_segment(self, first: int, end: int, stop: int, parent: int | None) -> None:
+        """Add the tokens before `stop` that rows[first:end] share below `parent`."""
+        above = None if parent is None else self.segments[parent]
+        depth = 0 if above is None else above.depth + above.end - above.start
+        start = self.segments[-1].end if self.segments else 0
+        self.segments.append(Segment(start, start + stop - depth, parent, depth))
+        ids = self.ids[first][depth:stop]
+        self.segment_ids.append(ids)
+        weights = self.weights[first][depth:stop]
+        for n in range(first + 1, end):
+            weights = weights + self.weights[n][depth:stop]
+        if above is not None and weights[0]:
+            # The first token of a branch is predicted by the last of its parent.
+            key = (above.end - 1, int(ids[0]))
+            self.branches[key] = self.branches.get(key, 0.0) + float(weights[0])
+        supervised = 1 + np.flatnonzero(weights[1:])
+        self.sources.append(start + supervised - 1)
+        self.targets.append(ids[supervised])
+        self.sums.append(weights[supervised])
 
-    def _add_terms(self, row: Rendered, depth: int, end: int, node: int) -> None:
-        segment = self.segments[node]
-        for position in range(max(depth, 1), end):
-            weight = row.weights[position]
-            if weight:
-                if position > depth:
-                    source = segment.start + position - depth - 1
-                else:  # the first token of a branch is predicted by the last of its parent
-                    assert segment.parent is not None
-                    source = self.segments[segment.parent].end - 1
-                key = (source, row.ids[position])
-                self.terms[key] = self.terms.get(key, 0.0) + weight
-
-    def forest(self) -> Forest:
-        keys = list(self.terms)
+    def forest(self, leaves: tuple[int, ...], starts: tuple[int, ...]) -> Forest:
+        branches = np.array(list(self.branches), np.int64).reshape(-1, 2)
+        positions = [np.arange(s.depth, s.depth + s.end - s.start) for s in self.segments]
         return Forest(
-            ids=torch.tensor(self.ids),
-            positions=torch.tensor(self.positions),
+            ids=_flat(self.segment_ids, np.int64),
+            positions=_flat(positions, np.int64),
             segments=tuple(self.segments),
-            sources=torch.tensor([source for source, _ in keys], dtype=torch.int64),
-            targets=torch.tensor([target for _, target in keys], dtype=torch.int64),
-            weights=torch.tensor([self.terms[key] for key in keys], dtype=torch.float32),
-            examples=len(self.rows),
-            tokens=sum(len(row.ids) for row in self.rows),
+            sources=_flat([*self.sources, branches[:, 0]], np.int64),
+            targets=_flat([*self.targets, branches[:, 1]], np.int64),
+            weights=_flat([*self.sums, np.array(list(self.branches.values()))], np.float32),
+            leaves=leaves,
+            starts=starts,
+            tokens=int(self.lengths.sum()),
         )
 
 
-def _groups(common: Sequence[int], first: int, end: int, least: int) -> list[tuple[int, int]]:
-    """Cut rows[first:end] where neighbours share fewer than `least` tokens."""
-    cuts = [first, *(n + 1 for n in range(first, end - 1) if common[n] < least), end]
-    return [(a, b) for a, b in pairwise(cuts) if a < b]
+def _flat(parts: Sequence[Array], dtype: type[np.generic]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(dtype))
 
 
-def shared_tokens(a: Sequence[int], b: Sequence[int]) -> int:
+def sorted_by_ids(ids: Sequence[Array]) -> list[int]:
+    """Indices of the examples, so that those that share a prefix are neighbours."""
+    # Compared as big-endian bytes: the order of the ids at the speed of memcmp.
+    keys = [row.astype(">i4").tobytes() for row in ids]
+    return sorted(range(len(ids)), key=keys.__getitem__)
+
+
+def shared_tokens(a: Array, b: Array) -> int:
     """Length of the common prefix, or 0 where it is too short to be shared."""
-    length = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        length += 1
+    length = min(len(a), len(b))
+    differ = np.flatnonzero(a[:length] != b[:length])
+    length = int(differ[0]) if len(differ) else length
     return length if length >= MIN_SHARED_TOKENS else 0

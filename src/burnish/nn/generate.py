@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from burnish.chat import parse
+from burnish.chat import answer_text
 from burnish.errors import ModelError
 from burnish.nn.attention import ATTENTION
 from burnish.nn.batch import Batch, FinishReason, Row, Token, make_row
@@ -152,7 +152,7 @@ def _completion(loaded: LoadedModel, row: Row, tokens: Sequence[Token]) -> Compl
         text = "".join(token.text for token in tokens)
     else:
         ids = row.ids[:-1] if row.ids[-1] in row.stop_ids else row.ids
-        text = parse(ids, loaded.template).content
+        text = answer_text(ids, loaded.template)
     logprobs = tuple(token.logprobs for token in tokens if token.logprobs is not None)
     wanted = row.sampling.logprobs is not None
     return Completion(row.ids, text, row.finish_reason, logprobs if wanted else None)

@@ -6,12 +6,13 @@ adapter), a .gguf file, or a hub id such as `Qwen/Qwen3-0.6B`.
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -21,9 +22,13 @@ from burnish.chat import ChatTemplate, choose_template
 from burnish.errors import ModelError
 from burnish.hashing import content_hash, file_hash
 from burnish.nn.gguf import opened_gguf
+from burnish.nn.quantised import Quantisation, bitsandbytes_config, quantise
 from burnish.project import MANIFEST, read_manifest
 
 STARTER = "starter"
+
+# Beside an adapter that was trained on a quantised base: {"quantisation": "int4"}.
+QUANTISATION_FILE = "quantisation.json"
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -33,6 +38,16 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", categor
 # Burnish draws its own bars and words its own errors.
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+
+
+class HeadAdapter(NamedTuple):
+    """LoRA on the LM head: logits gain `scaling * (hidden @ down.T) @ up.T`."""
+
+    down: torch.Tensor
+    """A, (r, C)."""
+    up: torch.Tensor
+    """B, (V, r)."""
+    scaling: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,8 @@ class LoadedModel:
     """As the user named it."""
     folder: Path
     """Where plain `transformers` opens the base from (for a .gguf: its converted copy)."""
+    quantisation: Quantisation = "none"
+    """In what form the frozen base is held."""
 
     @property
     def causal_lm(self) -> Any:
@@ -62,8 +79,22 @@ class LoadedModel:
 
     @property
     def head(self) -> Any:
-        """The LM head, a linear layer with weight (V, C)."""
+        """The LM head, a linear layer with weight (V, C) and perhaps a bias (V,).
+
+        Where it carries LoRA these are its own, without `head_adapter`.
+        """
         return self.causal_lm.get_output_embeddings()
+
+    @property
+    def head_adapter(self) -> HeadAdapter | None:
+        """LoRA on the LM head, if there is one."""
+        head = self.head
+        if not hasattr(head, "lora_A"):
+            return None
+        [name] = head.active_adapters
+        return HeadAdapter(
+            head.lora_A[name].weight, head.lora_B[name].weight, float(head.scaling[name])
+        )
 
     @property
     def softcap(self) -> float | None:
@@ -85,7 +116,12 @@ class LoadedModel:
 
 
 def load_model(
-    name: str, *, precision: str = "auto", template: str = "auto", trained: bool = False
+    name: str,
+    *,
+    precision: str = "auto",
+    template: str = "auto",
+    trained: bool = False,
+    quantisation: Quantisation | None = None,
 ) -> LoadedModel:
     """Open a base or checkpoint.
 
@@ -94,14 +130,20 @@ def load_model(
         precision: `bf16`, `fp32`, or `auto` (bf16 where this machine multiplies it in hardware).
         template: see `chat.choose_template`.
         trained: keep an adapter's weights trainable instead of frozen.
+        quantisation: hold the frozen base in 8 or 4 bits, see `nn.quantised`; None is as the
+            adapter was trained, and `none` for a model without one.
 
     Raises:
         ModelError: it is no model, or an adapter whose base is gone.
+        ConfigError: a base that cannot be quantised.
     """
     folder = resolve_model(name)
     dtype = compute_dtype(precision)
-    adapter = (folder / "adapter_config.json").is_file()
-    model = _open_adapter(folder, dtype, trained) if adapter else _open_folder(folder, name, dtype)
+    quantisation = quantisation or _quantisation_of(folder)
+    if (folder / "adapter_config.json").is_file():
+        model = _open_adapter(folder, dtype, trained, quantisation)
+    else:
+        model = _open_folder(folder, name, dtype, quantisation)
     tokenizer = _open_tokenizer(folder, name)
     return LoadedModel(
         model=model.eval(),
@@ -110,6 +152,7 @@ def load_model(
         identity=_identity(folder),
         origin=name,
         folder=folder,
+        quantisation=quantisation,
     )
 
 
@@ -180,10 +223,16 @@ def save_words_side(model: LoadedModel, folder: Path) -> None:
     generation.save_pretrained(folder)
 
 
-def _open_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:
+def _open_folder(folder: Path, name: str, dtype: torch.dtype, quantisation: Quantisation) -> Any:
+    settings: dict[str, Any] = {"dtype": dtype}
+    if quantisation != "none" and device().type == "cuda":
+        settings |= {
+            "quantization_config": bitsandbytes_config(quantisation, dtype),
+            "device_map": {"": device()},
+        }
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **settings
         )
     except Exception as error:
         # transformers, safetensors and json each raise their own kinds on a broken model folder.
@@ -192,23 +241,53 @@ def _open_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:
             where=name,
             do="check that config.json and the weights are complete and of a decoder model",
         ) from error
+    if "quantization_config" in settings:
+        return model
+    if quantisation != "none":
+        quantise(model, quantisation)
     return model.to(device())
 
 
-def _open_adapter(folder: Path, dtype: torch.dtype, trained: bool) -> Any:
+def _open_adapter(
+    folder: Path, dtype: torch.dtype, trained: bool, quantisation: Quantisation
+) -> Any:
     from peft import PeftConfig, PeftModel
 
-    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    # The techniques stand on this module, so they can be imported only once it is there.
+    from burnish.nn.techniques.blocks import peft_warnings_understood
+    from burnish.nn.techniques.virtual import install_virtual_tokens
+
+    config = PeftConfig.from_pretrained(str(folder))
+    base = config.base_model_name_or_path
     if not Path(base).is_dir() and not _HUB_ID.match(base):
         raise ModelError(
             f"is an adapter whose base is gone: {base}",
             where=str(folder),
             do="put the base back there, or edit base_model_name_or_path in adapter_config.json",
         )
-    model = _open_folder(resolve_model(base), base, dtype)
-    return PeftModel.from_pretrained(
-        model, str(folder), is_trainable=trained, autocast_adapter_dtype=False
-    )
+    model = _open_folder(resolve_model(base), base, dtype, quantisation)
+    with peft_warnings_understood():
+        adapted = PeftModel.from_pretrained(
+            model,
+            str(folder),
+            is_trainable=trained and not config.is_prompt_learning,
+            autocast_adapter_dtype=False,
+        )
+    if config.is_prompt_learning:
+        install_virtual_tokens(adapted)
+        if trained:  # which PEFT refuses to do at opening
+            adapted.peft_config["default"].inference_mode = False
+            adapted.prompt_encoder.requires_grad_(True)
+    return adapted
+
+
+def _quantisation_of(folder: Path) -> Quantisation:
+    """What the base of an adapter was held in while the adapter was trained."""
+    path = folder / QUANTISATION_FILE
+    if not path.is_file():
+        return "none"
+    recorded: Quantisation = json.loads(path.read_text(encoding="utf-8"))["quantisation"]
+    return recorded
 
 
 def _open_tokenizer(folder: Path, name: str) -> Any:

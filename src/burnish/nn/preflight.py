@@ -8,23 +8,22 @@ renders a prompt differently at serving (unslothai/unsloth#3899).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from burnish.chat import ChatTemplate, Rendered
+from burnish.chat import ChatTemplate
 from burnish.errors import InputError, TemplateError
 from burnish.nn.flops import peak_flops, useful_flops
+from burnish.nn.footprint import Footprint
 from burnish.nn.forest import Forest
-from burnish.nn.memory import peak_memory, reset_peak_memory
 from burnish.nn.models import LoadedModel
 from burnish.nn.plan import Batches, Plan
+from burnish.nn.rows import TokenRow
 from burnish.nn.step import forest_loss
 from burnish.nn.techniques import trainable_parameters
-
-# Steps looked at for the sharing factor and the worst batch; more would cost a large run minutes.
-_SAMPLED_STEPS = 200
+from burnish.nn.trunk_cache import TrunkEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +45,19 @@ class Preflight:
     trainable_parameters: int
     steps: int
     worst_tokens: int
-    """Computed tokens of the largest forest in the steps looked at."""
-    worst_memory_bytes: int
-    """Peak resident memory of the process while that forest ran forward and backward."""
+    """Computed tokens of the largest forest of the first epoch, which is run before step 1."""
+    memory_bytes: int
+    """Estimated peak of the process while that forest is trained on: see `nn.footprint`."""
     seconds: float
     """Estimated from that forest; the progress bar corrects it as steps go by."""
     gemm_flops: float
     """Measured FLOP/s of a large matrix product in the compute type."""
+    gradient_difference: float
+    """Of a forest's gradient from that of its examples one by one, relative: see `nn.selfcheck`."""
+    trunk: str | None
+    """What is done about the frozen lower blocks, if there are any and it is asked for."""
+    notes: tuple[str, ...]
+    """What is done otherwise than asked, and why."""
     samples: tuple[tuple[tuple[str, float], ...], ...]
     """Three rendered examples to look at, each as runs of text of one loss weight."""
 
@@ -61,34 +66,47 @@ class Preflight:
         return {name: value for name, value in asdict(self).items() if name != "samples"}
 
 
-def preflight(model: LoadedModel, plan: Plan, batches: Batches, *, steps: int) -> Preflight:
-    """Run the worst batch and estimate the rest; `refuse_untrainable` comes before."""
-    sampled = [batches(n).forests for n in range(min(steps, _SAMPLED_STEPS))]
-    forests = [forest for step in sampled for forest in step]
-    computed = sum(len(forest.ids) for forest in forests)
-    worst = max(forests, key=lambda forest: len(forest.ids))
-    seconds, memory = _run_worst(model, worst)
-    peak = peak_flops(model.model.dtype, model.model.device)
-    terms = sum(len(forest.targets) for forest in forests)
-    step_cost = useful_flops(model, computed, terms) / len(sampled)
-    worst_cost = useful_flops(model, len(worst.ids), len(worst.targets))
+def preflight(
+    model: LoadedModel,
+    plan: Plan,
+    batches: Batches,
+    *,
+    steps: int,
+    footprint: Footprint,
+    trunk: TrunkEstimate | None,
+    gradient_difference: float,
+    notes: Sequence[str],
+) -> Preflight:
+    """Run the worst batch first and work out what the run will take."""
+    worst = batches.worst()
+    peak = peak_flops(model.head.weight.dtype, model.head.weight.device)
+    seconds = _run(model, worst)
+    cached = trunk.depth if trunk is not None and trunk.refusal is None else 0
+    supervised = plan.supervised_tokens / plan.tokens
+    computed = plan.tokens / batches.sharing_factor / batches.steps_per_epoch
+    terms = computed * batches.sharing_factor * supervised
+    step_cost = useful_flops(model, int(computed), int(terms), cached_blocks=cached)
+    worst_cost = useful_flops(model, len(worst.ids), len(worst.targets), cached_blocks=cached)
     return Preflight(
-        examples=len(plan.examples),
+        examples=plan.examples,
         refused=len(plan.refused),
         truncated=plan.truncated,
         tokens=plan.tokens,
         supervised_tokens=plan.supervised_tokens,
-        sharing_factor=sum(forest.tokens for forest in forests) / computed,
+        sharing_factor=batches.sharing_factor,
         stops={model.tokenizer.convert_ids_to_tokens(i): n for i, n in plan.stops.items()},
         template="none" if plan.all_raw else model.template.name,
         parameters=sum(p.numel() for p in model.model.parameters()),
         trainable_parameters=sum(p.numel() for _, p in trainable_parameters(model)),
         steps=steps,
         worst_tokens=len(worst.ids),
-        worst_memory_bytes=memory,
+        memory_bytes=footprint.peak(len(worst.ids), len(worst.targets)),
         seconds=seconds * steps * step_cost / worst_cost,
         gemm_flops=peak,
-        samples=tuple(_runs(model, row) for row in plan.examples[:3]),
+        gradient_difference=gradient_difference,
+        trunk=str(trunk) if trunk is not None else None,
+        notes=tuple(notes),
+        samples=tuple(_runs(model, plan.rows[n]) for n in range(min(3, len(plan.rows)))),
     )
 
 
@@ -110,18 +128,16 @@ def refuse_untrainable(plan: Plan, template: ChatTemplate) -> None:
             "no stop token is trained, so the tuned model would never stop",
             where=f"chat template {template.name}",
             do="raise max_length if every example was truncated "
-            f"({plan.truncated} of {len(plan.examples)} were), or choose another template",
+            f"({plan.truncated} of {plan.examples} were), or choose another template",
         )
 
 
-def _run_worst(model: LoadedModel, forest: Forest) -> tuple[float, int]:
-    """Forward and backward of one forest, gradients thrown away: (seconds, peak bytes).
+def _run(model: LoadedModel, forest: Forest) -> float:
+    """Seconds of forward and backward of one forest, gradients thrown away.
 
     Run twice: the first time pays for allocations and kernel choices the run pays once.
     """
-    reset_peak_memory()
     seconds = 0.0
-    model.model.train()
     for _ in range(2):
         started = time.perf_counter()
         scaled = replace(forest, weights=forest.weights / forest.weights.sum())
@@ -129,12 +145,12 @@ def _run_worst(model: LoadedModel, forest: Forest) -> tuple[float, int]:
         seconds = time.perf_counter() - started
     for _, parameter in trainable_parameters(model):
         parameter.grad = None
-    return seconds, peak_memory()
+    return seconds
 
 
-def _runs(model: LoadedModel, row: Rendered) -> tuple[tuple[str, float], ...]:
+def _runs(model: LoadedModel, row: TokenRow) -> tuple[tuple[str, float], ...]:
     """A rendered example as runs of text of one loss weight, special tokens shown."""
-    pairs = zip(row.ids, row.weights, strict=True)
+    pairs = zip(row.ids.tolist(), row.weights.tolist(), strict=True)
     return tuple(
         (model.tokenizer.decode([i for i, _ in run], skip_special_tokens=False), weight)
         for weight, run in groupby(pairs, key=lambda pair: pair[1])

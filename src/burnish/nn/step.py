@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from burnish.nn.forest import Forest
+from burnish.nn.head import head_of
 from burnish.nn.loss import head_loss
 from burnish.nn.models import LoadedModel
-from burnish.nn.optim import MasterAdamW
+from burnish.nn.optim import Optimizer
+from burnish.nn.support import runs_on_forests
+from burnish.nn.techniques import virtual_tokens, with_virtual_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class StepResult:
 def training_step(
     model: LoadedModel,
     forests: Sequence[Forest],
-    optimizer: MasterAdamW,
+    optimizer: Optimizer,
     learning_rate: float,
     max_grad_norm: float,
 ) -> StepResult:
@@ -46,17 +49,30 @@ def training_step(
 
 def forest_loss(model: LoadedModel, forest: Forest) -> torch.Tensor:
     """Weighted sum of cross-entropies over a forest's loss terms, an fp32 scalar."""
-    device = model.head.weight.device
-    hidden = model.body(
-        input_ids=forest.ids[None].to(device),
-        position_ids=forest.positions[None].to(device),
-        forest=forest,
-        use_cache=False,
-    ).last_hidden_state[0]  # (T, C)
+    forest = with_virtual_root(forest, virtual_tokens(model))
+    head = head_of(model)
+    device = head.weight.device
+    hidden = hidden_states(model, forest)[forest.sources.to(device)]  # (N, C)
     return head_loss(
-        hidden[forest.sources.to(device)],
-        model.head.weight,
+        hidden,
+        head.weight,
         forest.targets.to(device),
         forest.weights.to(device),
-        softcap=model.softcap,
+        bias=head.bias,
+        low_rank=head.low_rank(hidden),
+        softcap=head.softcap,
+        scale=head.scale,
     )
+
+
+def hidden_states(model: LoadedModel, forest: Forest) -> torch.Tensor:
+    """What the LM head reads, for every token of a forest: (T, C)."""
+    device = model.head.weight.device
+    own: dict[str, object] = {"forest": forest} if runs_on_forests(model) else {}
+    hidden: torch.Tensor = model.body(
+        input_ids=forest.ids[None].to(device),
+        position_ids=forest.positions[None].to(device),
+        use_cache=False,
+        **own,
+    ).last_hidden_state[0]
+    return hidden

@@ -5,7 +5,7 @@ A run that will write OUT works in `OUT.partial/` beside it:
     OUT.partial/
       run.json    what the run is: its settings and the hashes of its input
       lock        held while a process works here; holds its pid
-      ...         what the stage keeps: the state of `nn.loop`, tokens, metrics
+      ...         what the stage keeps: the state (`nn.run_state`), tokens, metrics
 
     with resume_or_start(out, run) as work:
         if work.finished:
@@ -32,10 +32,10 @@ from typing import Any
 from burnish.errors import ConfigError, ProjectError, ResourceError
 from burnish.files import full_disk_is_the_users, replaced_file, replaced_folder
 from burnish.hashing import canonical_json
-from burnish.nn.loop import STATE_FILE
+from burnish.nn.run_state import STATE_FILE
 from burnish.project import MANIFEST, read_manifest, seal_artefact
 
-_RUN_FILE = "run.json"
+RUN_FILE = "run.json"
 _LOCK_FILE = "lock"
 
 
@@ -103,7 +103,7 @@ def finished_folder(
 
 
 def _run_of(folder: Path) -> Any:
-    path = folder / _RUN_FILE
+    path = folder / RUN_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -114,7 +114,7 @@ def _begin(folder: Path, run: Mapping[str, Any]) -> None:
             shutil.rmtree(path)
         elif path.name != _LOCK_FILE:
             path.unlink()
-    with replaced_file(folder / _RUN_FILE) as temporary:
+    with replaced_file(folder / RUN_FILE) as temporary:
         temporary.write_text(canonical_json(run) + "\n", encoding="utf-8")
 
 
@@ -163,7 +163,7 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.exists():
         return
     names = {p.name for p in folder.iterdir()} if folder.is_dir() else {folder.name}
-    ours = _RUN_FILE in names or all(n == _LOCK_FILE or n.endswith(".tmp") for n in names)
+    ours = RUN_FILE in names or all(n == _LOCK_FILE or n.endswith(".tmp") for n in names)
     if not ours:
         raise ProjectError(
             "is needed as the working folder of this run, but holds something else",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
-from burnish.types import Conversation, Message, Role, ToolCall
+from burnish.types import Conversation, Message, Role, Span, ToolCall
 
 _OPENAI_ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -36,7 +37,7 @@ class UnfitError(Exception):
 
 
 def openai_conversation(turns: Any, tools: Any = None) -> Conversation:
-    """A list of {role, content}, with tool calls and a loss weight per turn where given."""
+    """A list of {role, content}, with tool calls and loss weights per turn and span where given."""
     messages = tuple(_openai_message(turn) for turn in _turns(turns, "messages"))
     return Conversation(messages, tools_text(tools))
 
@@ -103,12 +104,14 @@ def _openai_message(turn: Mapping[str, Any]) -> Message:
     if content is None and calls:
         content = ""
     call_id = turn.get("tool_call_id")
+    text = _content(content)
     return Message(
         role,
-        _content(content),
+        text,
         tuple(calls),
         _weight(turn, role),
         str(call_id) if call_id is not None else None,
+        _spans(turn.get("spans"), text),
     )
 
 
@@ -117,7 +120,8 @@ def _sharegpt_message(turn: Mapping[str, Any]) -> Message:
     role = _role(name, _SHAREGPT_ROLES)
     value = text_of(turn.get("value"), "value")
     if name != "function_call":
-        return Message(role, value, weight=_weight(turn, role))
+        spans = _spans(turn.get("spans"), value)
+        return Message(role, value, weight=_weight(turn, role), spans=spans)
     calls = from_json_text(value)
     calls = calls if isinstance(calls, list) else [calls]
     return Message(role, "", tuple(map(_call, calls)), _weight(turn, role))
@@ -175,6 +179,32 @@ def _weight(turn: Mapping[str, Any], role: Role) -> float | None:
         return None
     weight = loss_weight(given[0])
     return None if weight == Message(role, "").loss_weight else weight
+
+
+def _spans(value: Any, content: str) -> tuple[Span, ...]:
+    """[{start, end, weight}] in characters of `content`, put in order."""
+    if not value:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(span, Mapping) for span in value):
+        raise UnfitError("'spans' is not a list of {start, end, weight}")
+    spans = sorted((_span(span, content) for span in value), key=lambda span: span.start)
+    for left, right in pairwise(spans):
+        if right.start < left.end:
+            raise UnfitError(
+                f"two spans overlap: {left.start} to {left.end} and {right.start} to {right.end}"
+            )
+    return tuple(spans)
+
+
+def _span(span: Mapping[str, Any], content: str) -> Span:
+    start, end = span.get("start"), span.get("end")
+    if type(start) is not int or type(end) is not int:
+        raise UnfitError(f"a span whose start or end is no whole number: {dict(span)!r}")
+    if not 0 <= start < end <= len(content):
+        raise UnfitError(
+            f"a span outside its content: {start} to {end} of {len(content)} characters"
+        )
+    return Span(start, end, loss_weight(span.get("weight")))
 
 
 def loss_weight(value: Any) -> float:

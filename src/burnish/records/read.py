@@ -11,7 +11,6 @@ from burnish.errors import InputError
 from burnish.hashing import content_hash
 from burnish.progress import progress_bar
 from burnish.project import MANIFEST, read_manifest
-from burnish.records.fingerprint import prompt_fingerprint
 from burnish.records.formats import Format, example_of, format_named, recognise
 from burnish.records.messages import UnfitError
 from burnish.records.rows import OnBytes, Reject, Row, read_rows
@@ -113,20 +112,6 @@ def read_examples(
     identity = content_hash([[e.conversation.hash, e.weight] for e in examples])
     manifest = read_manifest(Path(path)) if Path(path).is_dir() else {"id": f"data-{identity[:16]}"}
     return ExamplesRead(examples, rejects, records.format, records.sample, identity, manifest["id"])
-
-
-def training_prompts(checkpoint: Path) -> frozenset[str] | None:
-    """Fingerprints of the prompts a checkpoint was tuned on; None when its data cannot be found."""
-    if not (checkpoint / MANIFEST).is_file():
-        return None
-    manifest = read_manifest(checkpoint)
-    data = manifest["facts"].get("data")
-    if data is None or not Path(data).exists():
-        return None
-    read = read_examples(data, split="train")
-    if read.id not in manifest["parents"]:
-        return None  # the file was changed since
-    return frozenset(prompt_fingerprint(e.conversation) for e in read.examples)
 
 
 def _to_example(row: Row | Reject, format_: Format, source: str) -> Example | Reject:
