@@ -110,6 +110,7 @@ class Fit:
     footprint: Footprint
     batch_tokens: int
     master_weights: Masters
+    checkpointing: bool
     notes: tuple[str, ...]
     """What was changed and why, for the user."""
 
@@ -165,7 +166,7 @@ def fit_into_memory(
                         f"batch_tokens is {budget:,} instead of {batch_tokens:,}, to fit into "
                         "memory; the loss is the same"
                     )
-                return Fit(footprint, budget, masters, tuple(notes))
+                return Fit(footprint, budget, masters, checkpoints, tuple(notes))
     raise ResourceError(
         f"an example of {longest:,} tokens needs {footprint.peak(longest, longest) / 1e9:.1f} GB "
         f"of memory, and the run may take {limit / 1e9:.1f} GB",

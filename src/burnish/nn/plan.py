@@ -303,13 +303,18 @@ class Batches:
         return Batch(forests, supervised)
 
     @property
+    def epoch_tokens(self) -> int:
+        """Tokens of the first epoch, each example alone."""
+        return int(self._lengths[self._epoch(0)].sum())
+
+    @property
     def sharing_factor(self) -> float:
         """Tokens with each example alone ÷ tokens computed, over the first epoch, by estimate.
 
         Sharing is counted in whole blocks and a step as one forest, so the truth may lie a little
         to either side.
         """
-        return float(self._lengths[self._epoch(0)].sum() / self._computed_tokens.sum())
+        return float(self.epoch_tokens / self._computed_tokens.sum())
 
     def worst(self) -> Forest:
         """The forest with the most computed tokens in the first epoch.

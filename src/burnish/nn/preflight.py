@@ -83,8 +83,8 @@ def preflight(
     seconds = _run(model, worst)
     cached = trunk.depth if trunk is not None and trunk.refusal is None else 0
     supervised = plan.supervised_tokens / plan.tokens
-    computed = plan.tokens / batches.sharing_factor / batches.steps_per_epoch
-    terms = computed * batches.sharing_factor * supervised
+    tokens = batches.epoch_tokens / batches.steps_per_epoch
+    computed, terms = tokens / batches.sharing_factor, tokens * supervised
     step_cost = useful_flops(model, int(computed), int(terms), cached_blocks=cached)
     worst_cost = useful_flops(model, len(worst.ids), len(worst.targets), cached_blocks=cached)
     return Preflight(

@@ -18,6 +18,7 @@ from burnish.chat import Rendered
 from burnish.errors import ModelError
 from burnish.nn.attention import ATTENTION
 from burnish.nn.forest import plant
+from burnish.nn.fused import unfused
 from burnish.nn.models import LoadedModel
 from burnish.nn.rows import TokenRow
 from burnish.nn.step import forest_loss
@@ -48,7 +49,7 @@ def check_gradients(model: LoadedModel, examples: Sequence[Rendered | TokenRow])
         for row in rows:
             forest_loss(model, plant([row])).backward()
     found = _take_gradients(model)
-    with _own_attention(model):
+    with _own_forward(model):
         for row in rows:
             _plain_loss(model, row).backward()
     expected = _take_gradients(model)
@@ -90,13 +91,14 @@ def _plain_loss(model: LoadedModel, row: Rendered) -> torch.Tensor:
 
 
 @contextmanager
-def _own_attention(model: LoadedModel) -> Iterator[None]:
-    """The model's own eager attention for a while."""
+def _own_forward(model: LoadedModel) -> Iterator[None]:
+    """The model's own eager attention, norms and MLPs for a while."""
     forests = runs_on_forests(model)
     if forests:
         model.causal_lm.set_attn_implementation("eager")
     try:
-        yield
+        with unfused(model):
+            yield
     finally:
         if forests:
             model.causal_lm.set_attn_implementation(ATTENTION)

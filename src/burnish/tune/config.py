@@ -170,7 +170,7 @@ class TuneConfig:
     activation_checkpointing: Switch = "auto"
     """Compute activations again in the backward: `on`, `off`, or `auto`: if memory needs it."""
     compile: Switch = "auto"
-    """Compile the blocks with torch.compile: `on`, `off`, or `auto`: if the run is long enough."""
+    """Compile elementwise parts: `on`, `off`, or `auto`: for long runs, where a compiler works."""
     seed: int = 0
     """Seeds the order of examples and the adapters' initial weights."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import torch
 
 from burnish.chat import check_laws
 from burnish.errors import ConfigError
+from burnish.files import replaced_file
 from burnish.nn import techniques
-from burnish.nn.footprint import Fit, fit_into_memory
+from burnish.nn.flops import useful_flops
+from burnish.nn.footprint import Fit, Masters, fit_into_memory
+from burnish.nn.fused import can_compile, fuse
 from burnish.nn.models import LoadedModel, load_model
 from burnish.nn.optim import Optimizer, optimizer_bytes
 from burnish.nn.plan import Batches, Plan, plan_examples
@@ -23,6 +27,11 @@ from burnish.nn.trunk_cache import TrunkEstimate, estimate_trunk
 from burnish.nn.validation import ValidationLoss
 from burnish.records.mixture import Mixture, read_mixture
 from burnish.tune.config import TuneConfig
+
+_CHOICE_FILE = "choice.json"
+
+# FLOPs of a run from which on compiling pays: some minutes on two cores, for 10 s of compiling.
+_WORTH_COMPILING = 2e14
 
 _SWITCHES = {"auto": None, "on": True, "off": False}
 
@@ -133,21 +142,28 @@ def prepare(
     refuse_untrainable(plan, model.template)
     validate = _validation_loss(config, validation, model, folder)
     batches, notes = _batches(config, model, plan)
+    steps = max(1, round(config.epochs * batches.steps_per_epoch))
+    steps = min(steps, config.max_steps or steps)
+    choice = _kept_choice(folder)
+    compiled = choice.compile if choice else _is_compiled(config, model, plan, batches, steps)
+    fuse(model, compiled=compiled)
     difference = check_gradients(model, batches.rows(0))
     settings = config.optimizer_settings()
     fit = fit_into_memory(
         model,
         partial(optimizer_bytes, model.model, settings),
-        batch_tokens=batches.batch_tokens,
+        batch_tokens=choice.batch_tokens if choice else batches.batch_tokens,
         longest=int(plan.rows.lengths.max()),
         memory_gb=config.memory_gb,
-        checkpointing=_SWITCHES[config.activation_checkpointing],
-        master_weights=config.master_weights,
+        checkpointing=choice.checkpointing
+        if choice
+        else _SWITCHES[config.activation_checkpointing],
+        master_weights=choice.master_weights if choice else config.master_weights,
     )
+    _keep_choice(folder, fit, compiled)
     if runs_on_forests(model):
         batches = batches.with_budget(fit.batch_tokens)
-    steps = max(1, round(config.epochs * batches.steps_per_epoch))
-    epochs = min(steps, config.max_steps or steps) / batches.steps_per_epoch
+    epochs = steps / batches.steps_per_epoch
     trunk = None
     if config.cache_trunk:
         limit = config.trunk_cache_gb * 1e9
@@ -165,7 +181,7 @@ def prepare(
         model=model,
         plan=plan,
         batches=batches,
-        steps=min(steps, config.max_steps or steps),
+        steps=steps,
         optimizer=optimizer,
         before_step=_before_step(config, model),
         validate=validate,
@@ -201,6 +217,39 @@ def _batches(config: TuneConfig, model: LoadedModel, plan: Plan) -> tuple[Batche
         sources=[source.rows for source in plan.sources],
     )
     return batches, notes
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What a run was fitted to the machine by; a run that goes on keeps it, to the last bit."""
+
+    batch_tokens: int
+    master_weights: Masters
+    checkpointing: bool
+    compile: bool
+
+
+def _kept_choice(folder: Path) -> _Choice | None:
+    path = folder / _CHOICE_FILE
+    return _Choice(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _keep_choice(folder: Path, fit: Fit, compiled: bool) -> None:
+    choice = _Choice(fit.batch_tokens, fit.master_weights, fit.checkpointing, compiled)
+    with replaced_file(folder / _CHOICE_FILE) as temporary:
+        temporary.write_text(json.dumps(asdict(choice)) + "\n", encoding="utf-8")
+
+
+def _is_compiled(
+    config: TuneConfig, model: LoadedModel, plan: Plan, batches: Batches, steps: int
+) -> bool:
+    """Whether to compile the elementwise parts: for long runs, where a compiler works."""
+    if config.compile != "auto":
+        return config.compile == "on"
+    tokens = batches.epoch_tokens * steps / batches.steps_per_epoch
+    terms = tokens * plan.supervised_tokens / plan.tokens
+    flops = useful_flops(model, int(tokens / batches.sharing_factor), int(terms))
+    return flops > _WORTH_COMPILING and can_compile()
 
 
 def _before_step(config: TuneConfig, model: LoadedModel) -> tuple[Callable[[int], None], ...]:
