@@ -145,6 +145,28 @@ def test_gradient_of_the_forest_is_the_sum_over_examples_alone(name, share_prefi
         assert (found[key] - gradient).norm() < 1e-5 * norm, key
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_example_of_a_forest_has_the_logits_that_transformers_gives_it_alone(name):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name], attn_implementation="eager")
+    model.eval()
+    examples = rows()
+    forest = plant(examples)
+    with torch.no_grad():
+        alone = [model(input_ids=torch.tensor([row.ids])).logits[0] for row in examples]
+        model.set_attn_implementation(ATTENTION)
+        together = model(
+            input_ids=forest.ids[None],
+            position_ids=forest.positions[None],
+            forest=forest,
+            use_cache=False,
+        ).logits[0]
+    for leaf, expected in zip(forest.leaves, alone, strict=True):
+        path = [forest.segments[n] for n in forest.path(leaf)]
+        found = torch.cat([together[segment.start : segment.end] for segment in path])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_packing_leaks_would_be_seen():
     """The law above has teeth: a forest that lets rows see each other breaks it."""
     torch.manual_seed(0)

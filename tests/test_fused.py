@@ -81,6 +81,19 @@ def test_the_model_is_checked_against_its_own_forwards():
     assert check_gradients(model, rows()) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma3 with sliding and global layers"])
+def test_which_norm_it_is_shows_in_bf16_too(name):
+    """With weights of 50, 1 + weight is 2 % more, which is near what bf16 rounds away."""
+    model = model_of(name, "lora", torch.bfloat16)
+    for key, parameter in model.model.named_parameters():
+        if "norm" in key:
+            torch.nn.init.constant_(parameter, 50.0)
+    x = torch.randn(3, 32)
+    expected = model.body.norm(x)
+    fuse(model)
+    torch.testing.assert_close(model.body.norm(x), expected)
+
+
 def test_a_norm_that_does_something_else_is_left_alone():
     model = model_of("llama", "full")
     norm = model.body.norm

@@ -77,7 +77,8 @@ def _norm(module: Any, compiled: bool) -> Callable[..., Any] | None:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(eps, float):
         return None
-    probe = torch.randn(2, len(module.weight)).to(module.weight)
+    # In fp32: with large weights the two differ by less than bf16 rounds.
+    probe = torch.randn(2, len(module.weight), device=module.weight.device)
     for offset in (0.0, 1.0):
         forward = partial(_run_norm, module, offset, eps, compiled)
         if _alike(module.forward(probe), forward(probe)):
@@ -156,10 +157,11 @@ def _gated_mlp(module: Any, compiled: bool) -> Callable[..., Any] | None:
     if inputs is None:
         return None
     probe = torch.randn(2, inputs).to(weight.device, module.down_proj.weight.dtype)
-    for kind in range(len(_ACTIVATIONS)):
+    for kind, (activation, _) in enumerate(_ACTIVATIONS):
         forward = partial(_run_gated_mlp, module, kind, compiled)
         with torch.no_grad():
-            if _alike(module.forward(probe), forward(probe)):
+            same_activation = _alike(module.act_fn(probe.float()), activation(probe.float()))
+            if same_activation and _alike(module.forward(probe), forward(probe)):
                 return forward
     return None
 
