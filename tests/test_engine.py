@@ -26,13 +26,13 @@ from transformers import (
 from burnish.chat import Rendered
 from burnish.errors import ConfigError
 from burnish.nn.attention import ATTENTION
-from burnish.nn.forest import MIN_SHARED_TOKENS, plant
+from burnish.nn.forest import MIN_SHARED_TOKENS, ROUND_TO, plant, rounded
 from burnish.nn.loop import Batch, LoopSettings, run_steps
 from burnish.nn.loss import head_loss
 from burnish.nn.models import load_model
 from burnish.nn.optim import Optimizer, OptimizerSettings, learning_rates
 from burnish.nn.plan import Batches
-from burnish.nn.step import forest_loss, training_step
+from burnish.nn.step import forest_loss, hidden_states, training_step
 from tiny import tiny_base
 
 V = 60
@@ -330,3 +330,22 @@ def test_batch_counts_supervised_tokens_of_each_example_alone(base):
     assert batch.supervised_tokens == alone > sum(len(f.targets) for f in batch.forests)
     with torch.no_grad():
         assert sum(float(forest_loss(model, f)) for f in batch.forests) > 0
+
+
+def test_rounded_forests_have_the_same_loss_and_gradients(base):
+    """Tokens and terms that make sizes repeat count for nothing."""
+    model = trainable(base)
+    forest = plant(rows() + rows(1) + rows(2))
+    filled = rounded(forest)
+    assert len(forest.ids) % ROUND_TO
+    assert len(filled.ids) % ROUND_TO == len(filled.targets) % ROUND_TO == 0
+    found = []
+    for batch in (filled, forest):
+        hidden = hidden_states(model, batch)[batch.sources]
+        weight = model.head.weight
+        head_loss(hidden, weight, batch.targets, batch.weights).backward()
+        found.append(taken_gradients(model.model))
+    for key, gradient in found[1].items():
+        torch.testing.assert_close(found[0][key], gradient, rtol=1e-4, atol=1e-5)
+    small = plant(rows()[:1])
+    assert rounded(small) is small

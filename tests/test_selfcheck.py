@@ -6,6 +6,8 @@ Run: pytest tests/test_selfcheck.py
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -255,3 +257,48 @@ def test_a_smaller_budget_changes_no_loss(base, data, tmp_path):
     assert one == pytest.approx(other, rel=1e-5)
     needed = dry_run(whole).memory_bytes
     assert needed > 1e8
+
+
+MEASURED = """
+import json, sys
+from pathlib import Path
+from burnish.tune.config import TuneConfig
+from burnish.tune.tune import tune
+
+data, base, out, precision = sys.argv[1:]
+config = TuneConfig(data, base, Path(out), technique="full", max_steps=4, precision=precision,
+                    batch_examples=20, batch_tokens=8_192, learning_rate=1e-3)
+metrics = tune(config, on_preflight=lambda _: None).metrics
+print(json.dumps({key: metrics[f"{key}_memory_bytes"] for key in ("estimated", "peak")}))
+"""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_estimate_of_memory_is_near_the_peak(tmp_path, precision):
+    """In a process of its own, with activations that outweigh what is held anyway."""
+    base = tiny_base(
+        tmp_path / "base", num_hidden_layers=4, hidden_size=512, intermediate_size=1024
+    )
+    words = [
+        "balance",
+        "transfer",
+        "freeze",
+        "account",
+        "pay",
+        "bill",
+        "dollars",
+        "savings",
+        "card",
+        "stolen",
+    ]
+    lines = [
+        {"prompt": " ".join(words[n % 7 :]), "completion": f"{n} " * (60 + 40 * (n % 6))}
+        for n in range(96)
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = [sys.executable, "-c", MEASURED, data, base, tmp_path / "out", precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["peak"] == pytest.approx(found["estimated"], rel=0.15)
+    assert found["peak"] > 7e8, "too small to say anything about activations"

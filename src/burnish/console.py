@@ -59,7 +59,7 @@ def print_preflight(table: Preflight, *, price_per_hour: float | None, watts: fl
             "trained": f"{table.trainable_parameters:,} of {table.parameters:,} parameters "
             f"({trained:.2%})",
             "memory": f"{size(table.memory_bytes)} at the worst batch "
-            f"({table.worst_tokens:,} tokens), estimated",
+            f"({table.worst_tokens:,} tokens), which was run",
             "time": f"{duration(table.seconds)} for {table.steps:,} steps, estimated from that "
             "batch",
             "gradient": f"a batch's differs from its examples' by {table.gradient_difference:.1e}",

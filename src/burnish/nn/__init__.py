@@ -3,6 +3,6 @@
 import os
 
 # oneDNN keeps the code it makes for each shape of a matrix product, about 20 MB for each new size
-# of a batch: over the hundreds of sizes of a run that was 2 GB. A step needs some tens of them.
+# of a batch: over the hundreds of sizes of a run that was 2 GB. A step needs some hundred of them.
 # Read once, when the first product runs.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "192")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")

@@ -30,8 +30,8 @@ from burnish.nn.step import forest_loss
 from burnish.nn.techniques import decoder_blocks, trainable_parameters
 
 # What the heap takes beyond live tensors, and what a block's backward holds for a moment, as a
-# share of the activations: measured 1.25 to 1.4 with glibc over batches of many sizes, see
-# docs/LOG.md.
+# share of the activations: with glibc 1.25 to 1.4 where tensors are large, up to 2 where they are
+# small (docs/LOG.md). The preflight then measures the worst batch itself.
 # PyTorch's CUDA allocator rounds and caches less.
 Masters = Literal["fp32", "stochastic_rounding"]
 

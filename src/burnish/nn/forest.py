@@ -15,7 +15,7 @@ trajectories this way; PrefixGrouper, arXiv 2506.05433, does it for one shared p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -78,6 +78,36 @@ class Forest:
         while (parent := self.segments[path[-1]].parent) is not None:
             path.append(parent)
         return path[::-1]
+
+
+# For each new size of a batch oneDNN makes the code of some hundred products anew: 0.3 to 0.5 s of
+# a step of 3 s. Rounded up to multiples of this, sizes repeat, for 2 % more tokens: 5 % faster.
+ROUND_TO = 64
+
+
+def rounded(forest: Forest) -> Forest:
+    """The forest with its tokens and loss terms filled up to multiples of `ROUND_TO`.
+
+    The tokens added are a tree of their own that nobody sees; the terms added have weight 0. A
+    small forest, where they would be many, stays as it is.
+    """
+    tokens, terms = len(forest.ids), len(forest.targets)
+    if tokens <= 4 * ROUND_TO:
+        return forest
+    more_tokens, more_terms = -tokens % ROUND_TO, -terms % ROUND_TO
+    segments = forest.segments
+    if more_tokens:
+        segments = (*segments, Segment(tokens, tokens + more_tokens, None, 0))
+    return replace(
+        forest,
+        ids=torch.cat([forest.ids, forest.ids.new_zeros(more_tokens)]),
+        positions=torch.cat([forest.positions, torch.arange(more_tokens)]),
+        segments=segments,
+        sources=torch.cat([forest.sources, forest.sources.new_zeros(more_terms)]),
+        targets=torch.cat([forest.targets, forest.targets.new_zeros(more_terms)]),
+        weights=torch.cat([forest.weights, forest.weights.new_zeros(more_terms)]),
+        blocks={},
+    )
 
 
 def plant(examples: Sequence[Rendered | TokenRow], *, share_prefixes: bool = True) -> Forest:

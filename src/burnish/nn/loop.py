@@ -24,7 +24,7 @@ from burnish.nn.energy import EnergyMeter
 from burnish.nn.forest import Forest
 from burnish.nn.models import LoadedModel
 from burnish.nn.optim import Optimizer
-from burnish.nn.out_of_memory import free_memory, is_out_of_memory, smaller_budget
+from burnish.nn.out_of_memory import is_out_of_memory, release_memory, smaller_budget
 from burnish.nn.run_state import (
     Progress,
     StepRow,
@@ -239,7 +239,7 @@ class _Run:
         self.optimizer.drop_gradients()
         old = self.batches.batch_tokens
         new = smaller_budget(list(batch.forests), old)
-        free_memory(old, new)
+        release_memory(old, new)
         self.batches = self.batches.with_budget(new)
         self.done.batch_tokens = new
         self.save()

@@ -38,7 +38,7 @@ def smaller_budget(forests: list[Forest], budget: int) -> int:
     return max(1, min(budget, len(longest.ids)) // 2)
 
 
-def free_memory(old: int, new: int) -> None:
+def release_memory(old: int, new: int) -> None:
     """Give back what the failed step held, and say what happens now."""
     gc.collect()
     if torch.cuda.is_available():

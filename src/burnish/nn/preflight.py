@@ -18,6 +18,7 @@ from burnish.errors import InputError, TemplateError
 from burnish.nn.flops import peak_flops, useful_flops
 from burnish.nn.footprint import Footprint
 from burnish.nn.forest import Forest
+from burnish.nn.memory import peak_memory, reset_peak_memory
 from burnish.nn.models import LoadedModel
 from burnish.nn.plan import Batches, Plan
 from burnish.nn.rows import TokenRow
@@ -47,7 +48,7 @@ class Preflight:
     worst_tokens: int
     """Computed tokens of the largest forest of the first epoch, which is run before step 1."""
     memory_bytes: int
-    """Estimated peak of the process while that forest is trained on: see `nn.footprint`."""
+    """Peak of the process while that forest ran, and what the optimiser will take."""
     seconds: float
     """Estimated from that forest; the progress bar corrects it as steps go by."""
     gemm_flops: float
@@ -80,7 +81,9 @@ def preflight(
     """Run the worst batch first and work out what the run will take."""
     worst = batches.worst()
     peak = peak_flops(model.head.weight.dtype, model.head.weight.device)
+    reset_peak_memory()
     seconds = _run(model, worst)
+    memory = peak_memory() + footprint.optimizer
     cached = trunk.depth if trunk is not None and trunk.refusal is None else 0
     supervised = plan.supervised_tokens / plan.tokens
     tokens = batches.epoch_tokens / batches.steps_per_epoch
@@ -100,7 +103,7 @@ def preflight(
         trainable_parameters=sum(p.numel() for _, p in trainable_parameters(model)),
         steps=steps,
         worst_tokens=len(worst.ids),
-        memory_bytes=footprint.peak(len(worst.ids), len(worst.targets)),
+        memory_bytes=memory,
         seconds=seconds * steps * step_cost / worst_cost,
         gemm_flops=peak,
         gradient_difference=gradient_difference,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from burnish.nn.forest import Forest
+from burnish.nn.forest import Forest, rounded
 from burnish.nn.head import head_of
 from burnish.nn.loss import head_loss
 from burnish.nn.models import LoadedModel
@@ -50,6 +50,8 @@ def training_step(
 def forest_loss(model: LoadedModel, forest: Forest) -> torch.Tensor:
     """Weighted sum of cross-entropies over a forest's loss terms, an fp32 scalar."""
     forest = with_virtual_root(forest, virtual_tokens(model))
+    if runs_on_forests(model):
+        forest = rounded(forest)
     head = head_of(model)
     device = head.weight.device
     hidden = hidden_states(model, forest)[forest.sources.to(device)]  # (N, C)

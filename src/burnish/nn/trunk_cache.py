@@ -179,7 +179,7 @@ class TrunkCache:
 
     def _slots(self, forest: Forest) -> Array | None:
         """The slot of each token of the forest, (T,)."""
-        slots, ids = np.empty(len(forest.ids), np.int64), forest.ids.numpy()
+        slots, ids = np.zeros(len(forest.ids), np.int64), forest.ids.numpy()
         rows = np.searchsorted(self.rows.offsets, forest.starts)
         for leaf, start, row in zip(forest.leaves, forest.starts, rows.tolist(), strict=True):
             tokens = _tokens(forest, leaf)
