@@ -16,7 +16,6 @@ from typing import Any
 from burnish.chat import ChatTemplate
 from burnish.errors import InputError, TemplateError
 from burnish.nn.flops import peak_flops, useful_flops
-from burnish.nn.footprint import Footprint
 from burnish.nn.forest import Forest
 from burnish.nn.memory import peak_memory, reset_peak_memory
 from burnish.nn.models import LoadedModel
@@ -73,7 +72,7 @@ def preflight(
     batches: Batches,
     *,
     steps: int,
-    footprint: Footprint,
+    optimizer_bytes: int,
     trunk: TrunkEstimate | None,
     gradient_difference: float,
     notes: Sequence[str],
@@ -83,7 +82,7 @@ def preflight(
     peak = peak_flops(model.head.weight.dtype, model.head.weight.device)
     reset_peak_memory()
     seconds = _run(model, worst)
-    memory = peak_memory() + footprint.optimizer
+    memory = peak_memory() + optimizer_bytes
     cached = trunk.depth if trunk is not None and trunk.refusal is None else 0
     supervised = plan.supervised_tokens / plan.tokens
     tokens = batches.epoch_tokens / batches.steps_per_epoch

@@ -101,7 +101,9 @@ def _rows_hash(rows: Rows) -> str:
     return digest.hexdigest()[:32]
 
 
-def estimate_trunk(model: LoadedModel, rows: Rows, *, limit: float, epochs: float) -> TrunkEstimate:
+def estimate_trunk(
+    model: LoadedModel, rows: Rows, *, limit: float, epochs: float, order: Array | None = None
+) -> TrunkEstimate:
     """What a cache for this run would take, or why there is none; writes nothing.
 
     Args:
@@ -109,6 +111,7 @@ def estimate_trunk(model: LoadedModel, rows: Rows, *, limit: float, epochs: floa
         rows: all rows of the run.
         limit: bytes that all entries together may take.
         epochs: passes over the rows; a single one is no reason to fill a cache, only to read one.
+        order: the rows by prefix, where that is known already: see `grouping.PrefixOrder`.
     """
     none = TrunkEstimate(0, len(decoder_blocks(model)), trunk_folder(), int(limit))
     why = why_no_trunk(model)
@@ -125,7 +128,7 @@ def estimate_trunk(model: LoadedModel, rows: Rows, *, limit: float, epochs: floa
         return replace(found, slots=(found.folder / HIDDEN).stat().st_size // found.slot_bytes)
     if epochs <= 1:
         return replace(found, refusal="a single pass over the examples gains nothing from it")
-    layout = lay_out(rows)
+    layout = lay_out(rows, order)
     found = replace(found, slots=layout.slots, layout=layout)
     needed = found.slots * found.slot_bytes + 8 * len(rows.ids)
     return replace(found, bytes=needed, refusal=no_room(found.folder, needed, int(limit)))

@@ -71,9 +71,13 @@ class Layout:
             yield first, len(costs)
 
 
-def lay_out(rows: Rows) -> Layout:
-    """Put rows that begin alike side by side and count what neighbours share, token by token."""
-    order = sort_by_prefix(rows).order
+def lay_out(rows: Rows, order: Array | None = None) -> Layout:
+    """Put rows that begin alike side by side and count what neighbours share, token by token.
+
+    `order` is `sort_by_prefix(rows).order`, where it is at hand.
+    """
+    if order is None:
+        order = sort_by_prefix(rows).order
     shared, before = [], np.empty(0, np.int32)
     for n in progress(order.tolist(), "laying out the trunk cache", unit="row"):
         ids = rows[n].ids

@@ -140,8 +140,8 @@ def prepare(
     as_chat = config.template != "auto"
     plan = plan_examples(mixture, model.template, config.max_length, folder, as_chat=as_chat)
     refuse_untrainable(plan, model.template)
-    validate = _validation_loss(config, validation, model, folder)
     batches, notes = _batches(config, model, plan)
+    validate = _validation_loss(config, validation, model, folder)
     steps = max(1, round(config.epochs * batches.steps_per_epoch))
     steps = min(steps, config.max_steps or steps)
     choice = _kept_choice(folder)
@@ -166,8 +166,13 @@ def prepare(
     epochs = steps / batches.steps_per_epoch
     trunk = None
     if config.cache_trunk:
-        limit = config.trunk_cache_gb * 1e9
-        trunk = estimate_trunk(model, plan.rows, limit=limit, epochs=epochs)
+        trunk = estimate_trunk(
+            model,
+            plan.rows,
+            limit=config.trunk_cache_gb * 1e9,
+            epochs=epochs,
+            order=batches.prefixes.order if batches.prefixes is not None else None,
+        )
     optimizer = Optimizer(
         model.model,
         replace(settings, master_weights=fit.master_weights),

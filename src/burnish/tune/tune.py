@@ -109,7 +109,7 @@ def _preflight(prepared: Prepared) -> Preflight:
         prepared.plan,
         prepared.batches,
         steps=prepared.steps,
-        footprint=prepared.fit.footprint,
+        optimizer_bytes=prepared.fit.footprint.optimizer,
         trunk=prepared.trunk,
         gradient_difference=prepared.gradient_difference,
         notes=prepared.notes,
