@@ -41,6 +41,12 @@ ASKED = {
 }
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> None:
+    """Trunks of frozen layers are kept here, not in the cache of whoever runs the tests."""
+    monkeypatch.setenv("BURNISH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     return tiny_base(tmp_path_factory.mktemp("base"))
