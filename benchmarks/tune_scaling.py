@@ -202,8 +202,9 @@ def _train(
 
 def _prepare_snapshot(count: int, words: list[str], template: Any, folder: Path) -> dict[str, Any]:
     """Seconds and memory from a file of rows to the order of the first epoch."""
+    from burnish.nn.batches import Batches
     from burnish.nn.memory import held_memory, peak_memory, reset_peak_memory
-    from burnish.nn.plan import Batches, plan_examples
+    from burnish.nn.plan import plan_examples
     from burnish.records.mixture import read_mixture
 
     path = folder / "rows.jsonl"

@@ -26,12 +26,12 @@ from transformers import (
 from burnish.chat import Rendered
 from burnish.errors import ConfigError
 from burnish.nn.attention import ATTENTION
+from burnish.nn.batches import Batches
 from burnish.nn.forest import MIN_SHARED_TOKENS, ROUND_TO, plant, rounded
 from burnish.nn.loop import Batch, LoopSettings, run_steps
 from burnish.nn.loss import head_loss
 from burnish.nn.models import load_model
 from burnish.nn.optim import Optimizer, OptimizerSettings, learning_rates
-from burnish.nn.plan import Batches
 from burnish.nn.step import forest_loss, hidden_states, training_step
 from tiny import tiny_base
 

@@ -27,11 +27,11 @@ import burnish.nn.loop as loop
 from burnish.chat import Rendered
 from burnish.errors import ConfigError, ResourceError
 from burnish.nn.attention import ATTENTION
+from burnish.nn.batches import Batches
 from burnish.nn.energy import EnergyMeter
 from burnish.nn.loop import LoopSettings, run_steps
 from burnish.nn.models import LoadedModel, load_model
 from burnish.nn.optim import Optimizer, OptimizerSettings, learning_rates
-from burnish.nn.plan import Batches
 from burnish.nn.run_state import Progress
 from burnish.nn.step import forest_loss
 from burnish.nn.track import check_trackers

@@ -20,11 +20,12 @@ from transformers import AutoTokenizer
 
 from burnish.chat import ChatTemplate, Rendered, choose_template, render
 from burnish.errors import ConfigError, InputError
+from burnish.nn.batches import Batches
 from burnish.nn.epochs import SourceRows, choose_rows
 from burnish.nn.forest import MIN_SHARED_TOKENS, plant
 from burnish.nn.grouping import cut_into_families, shared_blocks, sort_by_prefix
 from burnish.nn.parts import cut_into_parts
-from burnish.nn.plan import Batches, plan_examples
+from burnish.nn.plan import plan_examples
 from burnish.nn.rows import Rows, RowsWriter, TokenRow, open_or_write_rows
 from burnish.records import read_examples
 from burnish.records.mixture import read_mixture

@@ -21,12 +21,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from burnish.errors import ConfigError
 from burnish.export import ExportConfig, export
 from burnish.nn.attention import ATTENTION
+from burnish.nn.batches import Batches
 from burnish.nn.forest import Forest, plant
 from burnish.nn.generate import Sampling, generate
 from burnish.nn.loop import LoopSettings, run_steps
 from burnish.nn.models import LoadedModel, load_model, save_words_side
 from burnish.nn.optim import Optimizer, OptimizerSettings
-from burnish.nn.plan import Batches
 from burnish.nn.quantised import QuantisedLinear, bitsandbytes_config
 from burnish.nn.step import forest_loss
 from burnish.nn.techniques import (

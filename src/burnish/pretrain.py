@@ -15,6 +15,7 @@ from burnish.config import write_toml
 from burnish.errors import ConfigError, InputError, ModelError
 from burnish.files import replaced_folder
 from burnish.nn.attention import ATTENTION
+from burnish.nn.batches import Batches
 from burnish.nn.corpus import Corpus, Windows, text_identity, tokenise, train_tokenizer
 from burnish.nn.forest import plant
 from burnish.nn.loop import LoopSettings, run_steps
@@ -27,7 +28,6 @@ from burnish.nn.models import (
     save_words_side,
 )
 from burnish.nn.optim import Optimizer, OptimizerSettings, ScheduleName, learning_rates
-from burnish.nn.plan import Batches
 from burnish.nn.run_state import METRICS_FILE, Progress
 from burnish.nn.step import forest_loss
 from burnish.nn.workfolder import Workfolder, finished_folder, resume_or_start

@@ -53,7 +53,7 @@ class Batch:
 
 
 class StepBatches(Protocol):
-    """The batches of a run: `nn.plan.Batches`."""
+    """The batches of a run: `nn.batches.Batches`."""
 
     @property
     def batch_tokens(self) -> int:

@@ -15,11 +15,12 @@ from typing import Any
 
 from burnish.chat import ChatTemplate
 from burnish.errors import InputError, TemplateError
+from burnish.nn.batches import Batches
 from burnish.nn.flops import peak_flops, useful_flops
 from burnish.nn.forest import Forest
 from burnish.nn.memory import peak_memory, reset_peak_memory
 from burnish.nn.models import LoadedModel
-from burnish.nn.plan import Batches, Plan
+from burnish.nn.plan import Plan
 from burnish.nn.rows import TokenRow
 from burnish.nn.step import forest_loss
 from burnish.nn.techniques import trainable_parameters

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from burnish.errors import ConfigError
+from burnish.nn.batches import Order
 from burnish.nn.optim import MasterWeights, OptimizerName, OptimizerSettings, ScheduleName
-from burnish.nn.plan import Order
 from burnish.nn.quantised import Quantisation
 from burnish.nn.techniques import LoraInit, Placement, Technique
 from burnish.nn.track import TrackerName, check_trackers

@@ -14,12 +14,13 @@ from burnish.chat import check_laws
 from burnish.errors import ConfigError
 from burnish.files import replaced_file
 from burnish.nn import techniques
+from burnish.nn.batches import Batches
 from burnish.nn.flops import useful_flops
 from burnish.nn.footprint import Fit, Masters, fit_into_memory
 from burnish.nn.fused import can_compile, fuse
 from burnish.nn.models import LoadedModel, load_model
 from burnish.nn.optim import Optimizer, optimizer_bytes
-from burnish.nn.plan import Batches, Plan, plan_examples
+from burnish.nn.plan import Plan, plan_examples
 from burnish.nn.preflight import refuse_untrainable
 from burnish.nn.selfcheck import check_gradients
 from burnish.nn.support import runs_on_forests, use_forests
