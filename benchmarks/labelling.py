@@ -22,7 +22,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from burnish.label.config import LabelConfig
 from burnish.label.interchange import export_labels, import_labels
 from burnish.label.queue import next_example, submit
 from burnish.label.status import label_status
@@ -30,6 +29,7 @@ from burnish.store import Store, open_store
 from burnish.store.annotations import read_annotations
 from burnish.store.examples import add_examples
 from burnish.store.labelling import pages
+from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
 
 T = TypeVar("T")
@@ -37,15 +37,15 @@ T = TypeVar("T")
 
 def work(url: str, name: str, overlap: int, pairs: int, path: Path) -> None:
     """One annotator; writes the seconds each next and submit took."""
-    store, config = open_store(url), LabelConfig(overlap=overlap)
+    store, task = open_store(url), Task(overlap=overlap)
     times = []
     for _ in range(pairs):
         begin = time.perf_counter()
-        example = next_example(store, config, name, now=datetime.now(UTC))
+        example = next_example(store, task, name, now=datetime.now(UTC))
         assert example is not None
         asked = time.perf_counter()
         sent = Annotation(example.id, "answer", "yes", name, uuid.uuid4().hex)
-        submit(store, config, sent, now=datetime.now(UTC))
+        submit(store, task, sent, now=datetime.now(UTC))
         times.append((asked - begin, time.perf_counter() - asked))
     path.write_text(json.dumps(times))
 
@@ -61,7 +61,7 @@ def main() -> None:
 
 def run(folder: Path, options: argparse.Namespace) -> None:
     url = f"sqlite:///{folder / 'burnish.db'}"
-    store, config = open_store(url), LabelConfig(overlap=options.overlap)
+    store, task = open_store(url), Task(overlap=options.overlap)
     ids = timed("collect", options.examples, lambda: fill(store, options.examples))
     labels = folder / "labels.jsonl"
     half = ids[: len(ids) // 2]
@@ -71,8 +71,8 @@ def run(folder: Path, options: argparse.Namespace) -> None:
                 row = {"example_id": id_, "answer": "yes", "annotator": f"before {n}", "seconds": 4}
                 file.write(json.dumps(row) + "\n")
     rows = len(half) * options.overlap
-    timed("import", rows, lambda: import_labels(store, labels, config, rejects=folder))
-    first = lambda: next_example(store, config, "first", now=datetime.now(UTC))  # noqa: E731
+    timed("import", rows, lambda: import_labels(store, labels, task, rejects=folder))
+    first = lambda: next_example(store, task, "first", now=datetime.now(UTC))  # noqa: E731
     timed("first next after the import", 1, first)
 
     context = multiprocessing.get_context("spawn")
@@ -100,8 +100,8 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     lost = options.people * options.pairs + rows - sum(answers.values())
     over = sum(n > options.overlap for n in answers.values())
     print(f"lost or doubled: {lost}, over-served: {over}")
-    timed("status", sum(answers.values()), lambda: label_status(store, config))
-    timed("export", sum(answers.values()), lambda: export_labels(store, labels, config))
+    timed("status", sum(answers.values()), lambda: label_status(store, task))
+    timed("export", sum(answers.values()), lambda: export_labels(store, labels, task))
     store.close()
 
 

@@ -30,7 +30,7 @@ from burnish.label.agreement import (
     krippendorff_alpha,
     percent_agreement,
 )
-from burnish.label.config import LabelConfig, current_guidelines, label_config
+from burnish.label.guidelines import current_guidelines
 from burnish.label.interchange import export_labels, import_labels
 from burnish.label.queue import next_example, submit
 from burnish.label.resolve import adjudicate, decide, open_disputes, read_dispute, resolve
@@ -42,6 +42,7 @@ from burnish.store.answers import read_answered, read_resolutions
 from burnish.store.examples import add_examples
 from burnish.store.findings import exclude
 from burnish.store.log import verify_log
+from burnish.tasks import Task, read_tasks
 from burnish.types import Annotation, Conversation, Example, Message
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -218,105 +219,105 @@ def test_intervals_cover_and_repeat():
 
 def test_next_is_leased_renewed_answered_once(store):
     examples = fill(store, 3)
-    config = LabelConfig()
-    first = next_example(store, config, "ann", now=NOON)
+    task = Task()
+    first = next_example(store, task, "ann", now=NOON)
     assert first == replace(examples[0], received_at=first.received_at)
-    assert next_example(store, config, "ann", now=NOON).id == first.id
-    assert next_example(store, config, "bob", now=NOON).id == examples[1].id
-    submit(store, config, answer(first, "ann"), now=NOON)
-    assert next_example(store, config, "ann", now=NOON).id == examples[2].id
-    assert next_example(store, config, "cat", now=NOON) is None
+    assert next_example(store, task, "ann", now=NOON).id == first.id
+    assert next_example(store, task, "bob", now=NOON).id == examples[1].id
+    submit(store, task, answer(first, "ann"), now=NOON)
+    assert next_example(store, task, "ann", now=NOON).id == examples[2].id
+    assert next_example(store, task, "cat", now=NOON) is None
 
 
 def test_an_expired_lease_returns_but_the_late_answer_is_kept(store):
     examples = fill(store, 1)
-    config = LabelConfig(lease_seconds=60)
-    assert next_example(store, config, "ann", now=NOON).id == examples[0].id
-    assert next_example(store, config, "bob", now=NOON + timedelta(seconds=59)) is None
+    task = Task(lease_seconds=60)
+    assert next_example(store, task, "ann", now=NOON).id == examples[0].id
+    assert next_example(store, task, "bob", now=NOON + timedelta(seconds=59)) is None
     later = NOON + timedelta(seconds=61)
-    assert next_example(store, config, "bob", now=later).id == examples[0].id
-    assert next_example(store, config, "cat", now=later) is None
-    submit(store, config, answer(examples[0], "ann"), now=later)
+    assert next_example(store, task, "bob", now=later).id == examples[0].id
+    assert next_example(store, task, "cat", now=later) is None
+    submit(store, task, answer(examples[0], "ann"), now=later)
     # The late answer is enough, so Bob's slot goes to nobody else when he leaves.
-    assert next_example(store, config, "cat", now=later + timedelta(seconds=61)) is None
-    assert label_status(store, config).surplus == 0
-    submit(store, config, answer(examples[0], "bob"), now=later)
-    assert label_status(store, config).surplus == 1
+    assert next_example(store, task, "cat", now=later + timedelta(seconds=61)) is None
+    assert label_status(store, task).surplus == 0
+    submit(store, task, answer(examples[0], "bob"), now=later)
+    assert label_status(store, task).surplus == 1
 
 
 def test_a_skip_frees_the_slot_for_others_only(store):
     examples = fill(store, 2)
-    config = LabelConfig()
-    next_example(store, config, "ann", now=NOON)
-    submit(store, config, answer(examples[0], "ann", "", status="skipped"), now=NOON)
-    assert next_example(store, config, "ann", now=NOON).id == examples[1].id
-    submit(store, config, answer(examples[1], "ann"), now=NOON)
-    assert next_example(store, config, "ann", now=NOON + timedelta(days=1)) is None
-    assert next_example(store, config, "bob", now=NOON).id == examples[0].id
+    task = Task()
+    next_example(store, task, "ann", now=NOON)
+    submit(store, task, answer(examples[0], "ann", "", status="skipped"), now=NOON)
+    assert next_example(store, task, "ann", now=NOON).id == examples[1].id
+    submit(store, task, answer(examples[1], "ann"), now=NOON)
+    assert next_example(store, task, "ann", now=NOON + timedelta(days=1)) is None
+    assert next_example(store, task, "bob", now=NOON).id == examples[0].id
 
 
 def test_a_flag_keeps_everybody_off_until_it_is_taken_back(store):
     examples = fill(store, 1)
-    config = LabelConfig(overlap=2)
-    next_example(store, config, "ann", now=NOON)
+    task = Task(overlap=2)
+    next_example(store, task, "ann", now=NOON)
     flag = answer(examples[0], "ann", "not ours", status="flagged")
-    submit(store, config, flag, now=NOON)
-    assert next_example(store, config, "bob", now=NOON) is None
-    assert open_disputes(store, config) == [examples[0].id]
-    submit(store, config, answer(examples[0], "ann"), now=NOON)
-    assert open_disputes(store, config) == []
-    assert next_example(store, config, "bob", now=NOON).id == examples[0].id
+    submit(store, task, flag, now=NOON)
+    assert next_example(store, task, "bob", now=NOON) is None
+    assert open_disputes(store, task) == [examples[0].id]
+    submit(store, task, answer(examples[0], "ann"), now=NOON)
+    assert open_disputes(store, task) == []
+    assert next_example(store, task, "bob", now=NOON).id == examples[0].id
 
 
 def test_a_retried_submit_is_one_row_and_an_amendment_two(store):
     examples = fill(store, 1)
-    config = LabelConfig()
+    task = Task()
     sent = answer(examples[0], "ann", "first")
-    assert submit(store, config, sent, now=NOON).is_new
-    again = submit(store, config, sent, now=NOON + timedelta(hours=1))
+    assert submit(store, task, sent, now=NOON).is_new
+    again = submit(store, task, sent, now=NOON + timedelta(hours=1))
     assert not again.is_new
     assert again.annotation.created_at == "2026-01-05T12:00:00.000+00:00"
     assert len(annotations_of(store)) == 1
     with pytest.raises(InputError, match="another annotation"):
-        submit(store, config, replace(sent, answer="other"), now=NOON)
-    submit(store, config, answer(examples[0], "ann", "second"), now=NOON)
+        submit(store, task, replace(sent, answer="other"), now=NOON)
+    submit(store, task, answer(examples[0], "ann", "second"), now=NOON)
     assert [a.answer for a in annotations_of(store)] == ["first", "second"]
     with store.reading() as connection:
         [answered] = read_answered(connection)
     assert answered.conversation.answer.content == "second"
-    assert label_status(store, config).annotators[0].submitted == 1
+    assert label_status(store, task).annotators[0].submitted == 1
 
 
 def test_excluded_and_resolved_examples_are_not_asked(store):
     examples = fill(store, 4)
-    config = LabelConfig()
-    next_example(store, config, "ann", now=NOON)
+    task = Task()
+    next_example(store, task, "ann", now=NOON)
     with store.writing() as connection:
         exclude(connection, {examples[0].id: "duplicate", examples[1].id: "empty"}, actor="audit")
-    adjudicate(store, config, {examples[2].id: "yes"}, person="eve")
-    assert next_example(store, config, "ann", now=NOON).id == examples[3].id
+    adjudicate(store, task, {examples[2].id: "yes"}, person="eve")
+    assert next_example(store, task, "ann", now=NOON).id == examples[3].id
 
 
 def test_overlap_may_be_raised_and_lowered(store):
     examples = fill(store, 2)
     for one in examples:
-        submit(store, LabelConfig(), answer(one, "ann"), now=NOON)
-    assert next_example(store, LabelConfig(), "bob", now=NOON) is None
-    assert next_example(store, LabelConfig(overlap=2), "bob", now=NOON).id == examples[0].id
-    assert next_example(store, LabelConfig(), "cat", now=NOON) is None
+        submit(store, Task(), answer(one, "ann"), now=NOON)
+    assert next_example(store, Task(), "bob", now=NOON) is None
+    assert next_example(store, Task(overlap=2), "bob", now=NOON).id == examples[0].id
+    assert next_example(store, Task(), "cat", now=NOON) is None
 
 
 def test_overlaps_complete_before_new_examples_begin(store):
     examples = fill(store, 5)
-    config = LabelConfig(overlap=2)
+    task = Task(overlap=2)
     for _ in range(3):
-        given_ = next_example(store, config, "ann", now=NOON)
-        submit(store, config, answer(given_, "ann"), now=NOON)
+        given_ = next_example(store, task, "ann", now=NOON)
+        submit(store, task, answer(given_, "ann"), now=NOON)
     seen = []
     for _ in range(5):
-        given_ = next_example(store, config, "bob", now=NOON)
+        given_ = next_example(store, task, "bob", now=NOON)
         seen.append(given_.id)
-        submit(store, config, answer(given_, "bob"), now=NOON)
+        submit(store, task, answer(given_, "bob"), now=NOON)
     assert seen == [e.id for e in examples]
 
 
@@ -335,10 +336,10 @@ def test_overlaps_complete_before_new_examples_begin(store):
 )
 def test_what_cannot_be_kept_is_refused(store, fields, fault):
     examples = fill(store, 1)
-    config = LabelConfig(choices=("yes", "no"))
+    task = Task(kind="choose", choices=("yes", "no"))
     sent = answer(fields.pop("of", examples[0]), **{"annotator": "ann", **fields})
     with pytest.raises(InputError, match=fault):
-        submit(store, config, sent, now=NOON)
+        submit(store, task, sent, now=NOON)
     assert annotations_of(store) == []
 
 
@@ -347,7 +348,7 @@ def test_any_order_of_events_keeps_the_overlap_exact(store, seed):
     """Random people ask, answer, skip, leave and return late; a plain model says what may be."""
     rng = random.Random(seed)
     examples = fill(store, 5)
-    config = LabelConfig(overlap=2, lease_seconds=60)
+    task = Task(overlap=2, lease_seconds=60)
     now = NOON
     shown: dict[str, tuple[str, datetime]] = {}
     said: dict[str, dict[str, str]] = defaultdict(dict)
@@ -355,7 +356,7 @@ def test_any_order_of_events_keeps_the_overlap_exact(store, seed):
         now += timedelta(seconds=rng.choice([0, 1, 40]))
         person = rng.choice("abcd")
         if person not in shown or rng.random() < 0.3:
-            got = next_example(store, config, person, now=now)
+            got = next_example(store, task, person, now=now)
             if got is None:
                 shown.pop(person, None)
                 continue
@@ -367,25 +368,25 @@ def test_any_order_of_events_keeps_the_overlap_exact(store, seed):
         else:
             id_, _ = shown.pop(person)
             status = rng.choice(["submitted", "submitted", "skipped"])
-            submit(store, config, answer(id_, person, status=status), now=now)
+            submit(store, task, answer(id_, person, status=status), now=now)
             said[id_][person] = status
     answers = Counter(a.example_id for a in annotations_of(store) if a.status == "submitted")
     assert sum(answers.values()) == sum(
         status == "submitted" for people in said.values() for status in people.values()
     )
     surplus = sum(max(0, n - 2) for n in answers.values())
-    assert label_status(store, config).surplus == surplus
+    assert label_status(store, task).surplus == surplus
     assert set(answers) <= {e.id for e in examples}
 
 
 def work(url: str, name: str, now: datetime, journal: str) -> None:
     """An annotator who answers until nothing is left, noting what was confirmed."""
-    store, config, rng = open_store(url), LabelConfig(overlap=3), random.Random(name)
+    store, task, rng = open_store(url), Task(overlap=3), random.Random(name)
     with open(journal, "a") as confirmed:  # noqa: PTH123
-        while (given_ := next_example(store, config, name, now=now)) is not None:
+        while (given_ := next_example(store, task, name, now=now)) is not None:
             sent = answer(given_, name)
             for _ in range(rng.choice([1, 1, 2])):
-                submit(store, config, sent, now=now)
+                submit(store, task, sent, now=now)
             confirmed.write(sent.client_id + "\n")
             confirmed.flush()
 
@@ -444,7 +445,7 @@ def test_the_work_of_one_request_does_not_grow_with_the_project(tmp_path, overla
     def steps(count: int) -> int:
         store = open_store(f"sqlite:///{tmp_path / f'{count}.db'}")
         examples = fill(store, count)
-        config = LabelConfig(overlap=overlap)
+        task = Task(overlap=overlap)
         write_rows(
             tmp_path / "half.jsonl",
             [
@@ -452,8 +453,8 @@ def test_the_work_of_one_request_does_not_grow_with_the_project(tmp_path, overla
                 for e in examples[: count // 2]
             ],
         )
-        import_labels(store, tmp_path / "half.jsonl", config, rejects=tmp_path)
-        next_example(store, config, "bob", now=NOON)
+        import_labels(store, tmp_path / "half.jsonl", task, rejects=tmp_path)
+        next_example(store, task, "bob", now=NOON)
         total = [0]
 
         def count_step() -> int:
@@ -467,8 +468,8 @@ def test_the_work_of_one_request_does_not_grow_with_the_project(tmp_path, overla
         )
         for person in ("ann", "bob", "cat"):
             for _ in range(5):
-                got = next_example(store, config, person, now=NOON)
-                submit(store, config, answer(got, person), now=NOON)
+                got = next_example(store, task, person, now=NOON)
+                submit(store, task, answer(got, person), now=NOON)
         store.close()
         return total[0]
 
@@ -489,16 +490,16 @@ def test_rules():
 
 def test_rules_settle_and_people_outrank_them(store):
     one, two, three, alone = fill(store, 4)
-    config = LabelConfig(overlap=3, rule="majority")
+    task = Task(overlap=3, rule="majority")
     for item, texts in ((one, "xxx"), (two, "xyx"), (three, "xyz"), (alone, "x")):
         for person, text in zip("abc", texts, strict=False):
-            submit(store, config, answer(item, person, text), now=NOON)
-    done = resolve(store, config)
+            submit(store, task, answer(item, person, text), now=NOON)
+    done = resolve(store, task)
     assert (done.added, done.open) == (2, 1)
-    assert resolve(store, config).added == 0
-    assert open_disputes(store, config) == [three.id]
-    adjudicate(store, config, {three.id: "y", two.id: "y"}, person="eve")
-    assert resolve(store, config).added == 0
+    assert resolve(store, task).added == 0
+    assert open_disputes(store, task) == [three.id]
+    adjudicate(store, task, {three.id: "y", two.id: "y"}, person="eve")
+    assert resolve(store, task).added == 0
     with store.reading() as connection:
         in_force = {r.example_id: r for r in read_resolutions(connection, task="answer")}
         answers = {a.example.id: a.conversation.answer for a in read_answered(connection)}
@@ -506,28 +507,28 @@ def test_rules_settle_and_people_outrank_them(store):
     assert (in_force[two.id].answer, in_force[two.id].resolved_by) == ("y", "eve")
     assert len(in_force[two.id].annotation_ids) == 3
     assert [answers[e.id].content for e in (one, two, three, alone)] == ["x", "y", "y", "x"]
-    dispute = read_dispute(store, config, three.id)
+    dispute = read_dispute(store, task, three.id)
     assert [a.answer for a in dispute.annotations] == ["x", "y", "z"]
 
 
 def test_an_amendment_reopens_what_a_rule_had_settled(store):
     [one] = fill(store, 1)
-    config = LabelConfig(overlap=2)
+    task = Task(overlap=2)
     for person in "ab":
-        submit(store, config, answer(one, person, "x"), now=NOON)
-    assert resolve(store, config).added == 1
-    submit(store, config, answer(one, "b", "y"), now=NOON)
-    assert open_disputes(store, config) == [one.id]
-    adjudicate(store, config, {one.id: "x"}, person="eve")
-    assert open_disputes(store, config) == []
+        submit(store, task, answer(one, person, "x"), now=NOON)
+    assert resolve(store, task).added == 1
+    submit(store, task, answer(one, "b", "y"), now=NOON)
+    assert open_disputes(store, task) == [one.id]
+    adjudicate(store, task, {one.id: "x"}, person="eve")
+    assert open_disputes(store, task) == []
 
 
 def test_adjudication_refuses_what_it_cannot_keep(store):
     [one] = fill(store, 1)
-    config = LabelConfig(choices=("x", "y"))
+    task = Task(kind="choose", choices=("x", "y"))
     for decisions in ({one.id: "z"}, {one.id: "x", "0" * 32: "x"}, {one.id: ""}):
         with pytest.raises(InputError):
-            adjudicate(store, config, decisions, person="eve")
+            adjudicate(store, task, decisions, person="eve")
     with store.reading() as connection:
         assert list(read_resolutions(connection, task="answer")) == []
 
@@ -537,17 +538,17 @@ def test_adjudication_refuses_what_it_cannot_keep(store):
 
 def test_status_counts_everything(store):
     examples = fill(store, 6)
-    config = LabelConfig(overlap=2)
+    task = Task(overlap=2)
     script = {"ann": "xxxx", "bob": "xyx"}
     for person, texts in script.items():
         for n, text in enumerate(texts):
             sent = answer(examples[n], person, text, seconds=float(n + 1))
-            submit(store, config, sent, now=NOON)
-    submit(store, config, answer(examples[4], "bob", "", status="skipped"), now=NOON)
-    submit(store, config, answer(examples[5], "bob", "", status="flagged"), now=NOON)
-    adjudicate(store, config, {examples[1].id: "x"}, person="eve")
-    resolve(store, config)
-    status = label_status(store, config)
+            submit(store, task, sent, now=NOON)
+    submit(store, task, answer(examples[4], "bob", "", status="skipped"), now=NOON)
+    submit(store, task, answer(examples[5], "bob", "", status="flagged"), now=NOON)
+    adjudicate(store, task, {examples[1].id: "x"}, person="eve")
+    resolve(store, task)
+    status = label_status(store, task)
     assert (status.examples, status.complete, status.begun, status.disputed) == (6, 3, 1, 1)
     assert (status.resolved, status.answers, status.surplus) == (3, 7, 0)
     # One for example 3, two for the skipped 4; 5 waits for a person first.
@@ -561,7 +562,7 @@ def test_status_counts_everything(store):
 
 
 def test_status_of_nothing(store):
-    status = label_status(store, LabelConfig())
+    status = label_status(store, Task())
     assert (status.examples, status.answers_left, status.seconds_left) == (0, 0, None)
     assert status.agreement.percent.value is None
 
@@ -590,7 +591,7 @@ HARD_TEXTS = [
 @pytest.mark.parametrize("format", ["jsonl", "csv"])
 def test_labels_survive_the_round_trip(tmp_path, store, format):
     there = open_store(f"sqlite:///{tmp_path / 'there.db'}")
-    config = LabelConfig()
+    task = Task()
     turns = (Message("system", "Be\nbrief, please."), Message("user", "Hi"))
     examples = fill(store, len(HARD_TEXTS))
     examples.append(Example(Conversation(turns), source="chat"))
@@ -603,19 +604,19 @@ def test_labels_survive_the_round_trip(tmp_path, store, format):
         sent = answer(examples[n], f"{text.strip()[:3].strip()}é", text, status=status)
         sent = replace(sent, guideline_version="v1", seconds=seconds)
         if "\n" not in sent.annotator:
-            submit(store, config, sent, now=NOON)
-    submit(store, config, answer(examples[-1], "ann", "", status="flagged"), now=NOON)
+            submit(store, task, sent, now=NOON)
+    submit(store, task, answer(examples[-1], "ann", "", status="flagged"), now=NOON)
     path = tmp_path / f"labels.{format}"
     count = len(annotations_of(store))
-    assert export_labels(store, path, config, format=format) == count >= len(HARD_TEXTS)
-    result = import_labels(there, path, config, rejects=tmp_path)
+    assert export_labels(store, path, task, format=format) == count >= len(HARD_TEXTS)
+    result = import_labels(there, path, task, rejects=tmp_path)
     assert (result.added, result.known, result.rejects) == (count, 0, None)
     assert annotations_of(there) == annotations_of(store)
-    assert label_status(there, config) == label_status(store, config)
+    assert label_status(there, task) == label_status(store, task)
     # Where the examples have other ids, the prompt finds them.
     by_prompt = path.read_bytes().replace(examples[-1].id.encode(), b"")
     path.write_bytes(by_prompt.replace(examples[0].id.encode(), b""))
-    assert import_labels(there, path, config, rejects=tmp_path).known == count
+    assert import_labels(there, path, task, rejects=tmp_path).known == count
     there.close()
 
 
@@ -627,12 +628,12 @@ def test_reimport_adds_nothing_with_or_without_client_ids(store, tmp_path):
         writer.writerow(["prompt", "answer", "seconds"])
         writer.writerows([[e.conversation.messages[0].content, "x", 2] for e in examples])
         writer.writerow(["Question  0", "x", ""])
-    config = LabelConfig()
-    first = import_labels(store, path, config, annotator="ann", rejects=tmp_path)
+    task = Task()
+    first = import_labels(store, path, task, annotator="ann", rejects=tmp_path)
     assert (first.added, first.known) == (3, 1)
-    again = import_labels(store, path, config, annotator="ann", rejects=tmp_path)
+    again = import_labels(store, path, task, annotator="ann", rejects=tmp_path)
     assert (again.added, again.known) == (0, 4)
-    other = import_labels(store, path, config, annotator="bob", rejects=tmp_path)
+    other = import_labels(store, path, task, annotator="bob", rejects=tmp_path)
     assert other.added == 3
     assert {a.seconds for a in annotations_of(store)} == {2.0}
 
@@ -660,7 +661,7 @@ def test_rows_that_do_not_fit_are_refused_with_line_and_reason(store, tmp_path):
     ]
     path = write_rows(tmp_path / "labels.jsonl", rows)
     path.write_text(path.read_text() + "{broken\n")
-    result = import_labels(store, path, LabelConfig(), rejects=tmp_path / "rejects")
+    result = import_labels(store, path, Task(), rejects=tmp_path / "rejects")
     assert (result.added, result.known) == (1, 0)
     refused = [json.loads(line) for line in result.rejects.read_text().splitlines()]
     assert sorted(r["line"] for r in refused) == list(range(2, 15))
@@ -685,14 +686,14 @@ def test_rows_that_do_not_fit_are_refused_with_line_and_reason(store, tmp_path):
     assert sum(result.rejected.values()) == 13
     # What a mended file no longer refuses is not left lying about.
     write_rows(path, rows[:1])
-    assert import_labels(store, path, LabelConfig(), rejects=tmp_path / "rejects").rejects is None
+    assert import_labels(store, path, Task(), rejects=tmp_path / "rejects").rejects is None
     assert list((tmp_path / "rejects").iterdir()) == []
 
 
 def test_a_file_without_the_columns_is_one_error(store, tmp_path):
     path = write_rows(tmp_path / "labels.jsonl", [{"promt": "question 0", "label": "x"}] * 3)
     with pytest.raises(InputError) as caught:
-        import_labels(store, path, LabelConfig(), rejects=tmp_path)
+        import_labels(store, path, Task(), rejects=tmp_path)
     message = str(caught.value)
     assert "labels.jsonl:1" in message
     assert "no column example_id or prompt; did you mean 'promt'?" in message
@@ -710,21 +711,21 @@ def test_conversations_are_found_by_their_turns(store, tmp_path):
         {"prompt": json.dumps(prompt), "answer": "y", "annotator": "bob"},
     ]
     path = write_rows(tmp_path / "labels.jsonl", rows)
-    assert import_labels(store, path, LabelConfig(), rejects=tmp_path).added == 2
+    assert import_labels(store, path, Task(), rejects=tmp_path).added == 2
 
 
 def test_imported_answers_fill_the_slots(store, tmp_path):
     examples = fill(store, 3)
-    config = LabelConfig(overlap=2)
-    assert next_example(store, config, "cat", now=NOON).id == examples[0].id
+    task = Task(overlap=2)
+    assert next_example(store, task, "cat", now=NOON).id == examples[0].id
     rows = [{"example_id": examples[0].id, "answer": "x", "annotator": n} for n in ("ann", "bob")]
     rows.append({"example_id": examples[1].id, "answer": "x", "annotator": "ann"})
-    import_labels(store, write_rows(tmp_path / "l.jsonl", rows), config, rejects=tmp_path)
-    assert next_example(store, config, "dan", now=NOON).id == examples[1].id
-    assert next_example(store, config, "ann", now=NOON).id == examples[2].id
+    import_labels(store, write_rows(tmp_path / "l.jsonl", rows), task, rejects=tmp_path)
+    assert next_example(store, task, "dan", now=NOON).id == examples[1].id
+    assert next_example(store, task, "ann", now=NOON).id == examples[2].id
     # Cat had begun before the import: what she sends is kept, beyond the overlap.
-    submit(store, config, answer(examples[0], "cat"), now=NOON)
-    assert label_status(store, config).surplus == 1
+    submit(store, task, answer(examples[0], "cat"), now=NOON)
+    assert label_status(store, task).surplus == 1
 
 
 # Configuration
@@ -732,25 +733,25 @@ def test_imported_answers_fill_the_slots(store, tmp_path):
 
 def test_the_label_table_is_checked_as_a_whole(tmp_path):
     project = init_project(tmp_path)
-    assert label_config(project) == LabelConfig()
-    values = {"overlap": 0, "lease_seconds": -1, "choices": ["a", "a "], "task": ""}
+    assert read_tasks(project) == {"answer": Task()}
+    values = {"overlap": 0, "lease_seconds": -1, "choices": ["a", "a "], "name": ""}
     with pytest.raises(ConfigError) as caught:
-        build_config(LabelConfig, values, where="burnish.toml [label]")
+        build_config(Task, values, where="burnish.toml [label]")
     for key in values:
         assert key in str(caught.value)
     with pytest.raises(ConfigError, match="did you mean 'overlap'"):
-        build_config(LabelConfig, {"overlapp": 2}, where="burnish.toml [label]")
+        build_config(Task, {"overlapp": 2}, where="burnish.toml [label]")
 
 
 def test_guidelines_are_versioned_by_content(tmp_path, store):
     project = init_project(tmp_path / "project")
-    config = LabelConfig()
-    first = current_guidelines(store, project, config)
-    assert current_guidelines(store, project, config) == first
+    task = Task()
+    first = current_guidelines(store, project, task)
+    assert current_guidelines(store, project, task) == first
     (project.root / "guidelines.md").write_text("# New rules\n")
-    second = current_guidelines(store, project, config)
+    second = current_guidelines(store, project, task)
     assert second.version != first.version
     assert second.text == "# New rules\n"
     (project.root / "guidelines.md").unlink()
     with pytest.raises(ProjectError, match="guidelines cannot be read"):
-        current_guidelines(store, project, config)
+        current_guidelines(store, project, task)

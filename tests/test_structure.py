@@ -25,7 +25,7 @@ SOURCE = ROOT / "src" / "burnish"
 # Lowest first; a module imports from its own layer's floor down, never up.
 LAYERS = (
     {"types", "errors", "config", "hashing", "files", "progress", "burnish", "templates"},
-    {"project", "records", "store", "chat"},
+    {"project", "tasks", "records", "store", "chat"},
     {"nn"},
     {"collect", "label", "audit", "snapshot", "trace"}
     | {"pretrain", "tune", "evaluate", "serve", "export"},
@@ -238,7 +238,7 @@ CONFIGS = {
     "tune": ("burnish.tune.config", "TuneConfig"),
     "evaluate": ("burnish.evaluate.evaluate", "EvaluateConfig"),
     "serve": ("burnish.serve.serve", "ServeConfig"),
-    "label": ("burnish.label.config", "LabelConfig"),
+    "label": ("burnish.tasks", "Task"),
     "collect": ("burnish.collect.collect", "CollectConfig"),
     "audit": ("burnish.audit.audit", "AuditConfig"),
     "snapshot": ("burnish.snapshot", "SnapshotConfig"),

@@ -25,7 +25,6 @@ from sqlalchemy import event
 from burnish.errors import ConfigError, ResourceError
 from burnish.files import replaced_folder
 from burnish.hashing import content_hash
-from burnish.label.config import LabelConfig
 from burnish.label.queue import submit
 from burnish.project import init_project, open_project, seal_artefact
 from burnish.store import open_store
@@ -33,6 +32,7 @@ from burnish.store.annotations import read_annotations, read_guidelines
 from burnish.store.answers import read_resolutions
 from burnish.store.examples import add_examples
 from burnish.store.findings import read_exclusions
+from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
 from burnish.web import create_app, studio
 
@@ -142,7 +142,7 @@ def test_pages_have_nothing_inline_and_nothing_from_afar(start):
     one = start(label='choices = ["yes", "no"]\noverlap = 2')
     for person, text in (("ann", "yes"), ("bob", "no")):
         sent = Annotation(one.examples[0].id, "answer", text, person, f"by {person}", seconds=3)
-        submit(one.store, LabelConfig(), sent, now=NOW)
+        submit(one.store, Task(), sent, now=NOW)
     make_artefacts(one)
     with one.client() as client:
         pages = [*PAGES, "/annotator", "/nothing", f"/artefacts/{one.project.artefacts()[0].id}"]
@@ -158,7 +158,7 @@ def test_pages_have_nothing_inline_and_nothing_from_afar(start):
 
 def test_every_control_has_a_name(start):
     one = start(label='choices = ["yes", "no"]')
-    submit_two_answers(one, LabelConfig(choices=("yes", "no")))
+    submit_two_answers(one, Task(choices=("yes", "no")))
     with one.client() as client:
         for page in ("/label", "/review", "/annotator"):
             html = client.get(page).text
@@ -185,7 +185,7 @@ def test_what_a_record_says_is_text(start, tmp_path):
     for person, text in ((f"{evil[:8]}a", evil), ("bob", '" onclick="x')):
         submit(
             one.store,
-            LabelConfig(overlap=2),
+            Task(overlap=2),
             Annotation(poisoned.id, "answer", text, person, person),
             now=NOW,
         )
@@ -314,7 +314,7 @@ def submit_two_answers(one: Studio, config: LabelConfig | None = None) -> Exampl
     for person, text in (("ann", "yes"), ("bob", "no")):
         submit(
             one.store,
-            config or LabelConfig(),
+            config or Task(),
             Annotation(one.examples[0].id, "answer", text, person, f"by {person}"),
             now=NOW,
         )
@@ -344,7 +344,7 @@ def test_a_reviewer_excludes_with_a_reason_or_goes_on(start):
     one = start()
     item = submit_two_answers(one)
     flag = Annotation(one.examples[1].id, "answer", "a card number", "ann", "f", status="flagged")
-    submit(one.store, LabelConfig(), flag, now=NOW)
+    submit(one.store, Task(), flag, now=NOW)
     with one.client("eve") as client:
         assert "a card number" in client.get(f"/review?after={item.id}").text
         form = {"example_id": item.id, "action": "exclude"}
@@ -745,7 +745,7 @@ def test_review_by_keyboard(start, page):
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
 def test_no_page_is_wider_than_the_screen(start, page, width, height):
     one = start(label=f'choices = ["{"long_" * 12}", "no"]')
-    submit_two_answers(one, LabelConfig())
+    submit_two_answers(one, Task())
     make_artefacts(one)
     page.set_viewport_size({"width": width, "height": height})
     sign_in(page, one, "A person with a long name of sixty characters or nearly so many")

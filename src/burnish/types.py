@@ -21,7 +21,7 @@ from burnish.hashing import canonical_json, content_hash, text_hash
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
-AnnotationStatus = Literal["submitted", "skipped", "flagged"]
+AnnotationStatus = Literal["submitted", "skipped", "flagged", "withdrawn"]
 ArtefactKind = Literal["snapshot", "checkpoint", "report"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -238,6 +238,10 @@ class Annotation:
     status: AnnotationStatus = "submitted"
     created_at: str | None = None
     """ISO 8601 in UTC."""
+    draft_id: str | None = None
+    """The draft the annotator began from."""
+    edit_distance: float | None = None
+    """How far the answer is from that draft: 0 as it was, 1 nothing of it left."""
 
 
 @dataclass(frozen=True, slots=True)

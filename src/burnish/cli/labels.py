@@ -9,10 +9,10 @@ import click
 
 from burnish.cli.settings import opened_project, print_json
 from burnish.console import agreement_facts, duration, print_facts, print_rows
-from burnish.label.config import label_config
 from burnish.label.interchange import LabelFormat, export_labels, import_labels
 from burnish.label.resolve import resolve as run_resolve
 from burnish.label.status import LabelStatus, label_status
+from burnish.tasks import find_task
 
 _FILE = click.Path(path_type=Path)
 
@@ -31,7 +31,7 @@ def import_(file: Path, annotator: str | None) -> None:
         result = import_labels(
             store,
             file,
-            label_config(project),
+            find_task(project),
             annotator=annotator,
             rejects=project.root / "rejects",
         )
@@ -56,7 +56,7 @@ def import_(file: Path, annotator: str | None) -> None:
 def export(out_: Path, format_: LabelFormat) -> None:
     """Write every annotation to a file that `label import` reads back."""
     with opened_project() as (project, store):
-        count = export_labels(store, out_, label_config(project), format=format_)
+        count = export_labels(store, out_, find_task(project), format=format_)
     click.echo(f"{count:,} annotations in {out_}")
 
 
@@ -65,7 +65,7 @@ def export(out_: Path, format_: LabelFormat) -> None:
 def status(as_json: bool) -> None:
     """Show how far the labelling is, who did what, and how far people agree."""
     with opened_project() as (project, store):
-        state = label_status(store, label_config(project))
+        state = label_status(store, find_task(project))
     _print_status(state)
     if as_json:
         plain = asdict(state)
@@ -78,7 +78,7 @@ def status(as_json: bool) -> None:
 def resolve() -> None:
     """Settle by the project's rule what annotators agree on; the rest waits for a person."""
     with opened_project() as (project, store):
-        result = run_resolve(store, label_config(project))
+        result = run_resolve(store, find_task(project))
     click.echo(f"{result.added:,} examples settled, {result.open:,} wait for a person")
     if result.open:
         click.echo("→ burnish studio, page review")

@@ -32,7 +32,6 @@ from burnish.demo.labels import REFUSAL, answer_of, write_labels
 from burnish.evaluate.answerer import model_answerer
 from burnish.evaluate.evaluate import EvaluateConfig, evaluate
 from burnish.files import replaced_file
-from burnish.label.config import label_config
 from burnish.label.interchange import import_labels
 from burnish.label.resolve import adjudicate, open_disputes, resolve
 from burnish.label.status import label_status
@@ -43,6 +42,7 @@ from burnish.serve.serve import ServeConfig, serving
 from burnish.snapshot import SnapshotConfig, SnapshotResult, snapshot
 from burnish.store import Store, open_store
 from burnish.store.examples import read_examples as read_stored
+from burnish.tasks import find_task
 from burnish.tune.config import TuneConfig
 from burnish.tune.tune import tune
 from burnish.types import Checkpoint, Example, Report
@@ -141,18 +141,18 @@ def _collect(project: Project, store: Store) -> dict[str, str]:
 
 
 def _label(project: Project, store: Store, intents: dict[str, str]) -> None:
-    config = label_config(project)
+    task = find_task(project)
     for path in write_labels(project.root, intents):
-        result = import_labels(store, path, config, rejects=project.root / "rejects")
+        result = import_labels(store, path, task, rejects=project.root / "rejects")
         out.print(f"{path.name}: {result.added:,} labels added, {result.known:,} known already")
-    before = label_status(store, config)
+    before = label_status(store, task)
     print_facts("agreement", agreement_facts(before.agreement))
-    resolve(store, config)
-    disputes = open_disputes(store, config)
+    resolve(store, task)
+    disputes = open_disputes(store, task)
     decisions = {example: answer_of(intents[example]) for example in disputes}
-    adjudicate(store, config, decisions, person=REVIEWER)
+    adjudicate(store, task, decisions, person=REVIEWER)
     out.print(f"{len(disputes):,} disputes, each decided by {REVIEWER}")
-    people = label_status(store, config).annotators
+    people = label_status(store, task).annotators
     print_rows(
         "annotators",
         ("annotator", "labels", "equal to the resolved answer"),

@@ -1,6 +1,6 @@
 """Labelling: who is asked what, what they answered, and how far they agree. No HTTP, no torch.
 
-config.py        the [label] table of burnish.toml; guidelines and their versions
+guidelines.py    what annotators work by, and its versions
 queue.py         next_example, submit: exactly as many answers per example as it wants
 agreement.py     percent, Cohen, Fleiss, Krippendorff, with intervals
 resolve.py       a rule or a person settles what annotators answered

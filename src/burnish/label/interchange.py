@@ -36,8 +36,9 @@ from burnish.config import did_you_mean
 from burnish.errors import InputError
 from burnish.files import replaced_file
 from burnish.hashing import content_hash
-from burnish.label.config import LabelConfig, checked_annotator, checked_answer
+from burnish.label.guidelines import checked_annotator
 from burnish.progress import progress, progress_bar
+from burnish.records.answers import checked_answer
 from burnish.records.fingerprint import prompt_fingerprint
 from burnish.records.messages import UnfitError, openai_conversation, text_of
 from burnish.records.rejects import keep_rejects, reject_line
@@ -52,6 +53,7 @@ from burnish.store.labelling import (
     known_ids,
 )
 from burnish.store.queue import settle_slots
+from burnish.tasks import Task
 from burnish.types import Annotation, AnnotationStatus, Conversation, Message
 
 LabelFormat = Literal["jsonl", "csv"]
@@ -86,7 +88,7 @@ class LabelImport:
 def import_labels(
     store: Store,
     path: Path,
-    config: LabelConfig,
+    task: Task,
     *,
     annotator: str | None = None,
     rejects: Path = Path("rejects"),
@@ -110,10 +112,10 @@ def import_labels(
             if not bar.n:
                 _check_columns(page, path, annotator)
             with store.writing() as connection:
-                batch = _Batch(connection, config, annotator)
+                batch = _Batch(connection, task, annotator)
                 annotations = batch.read(page)
                 added += add_annotations(connection, annotations, actor="import", action="import")
-                settle_slots(connection, config.task, annotations)
+                settle_slots(connection, task.name, annotations)
             accepted += batch.accepted
             for reject in batch.rejects:
                 rejected[reject.reason.partition(":")[0]] += 1
@@ -123,9 +125,7 @@ def import_labels(
     return LabelImport(added, accepted - added, dict(rejected.most_common()), kept)
 
 
-def export_labels(
-    store: Store, path: Path, config: LabelConfig, *, format: LabelFormat = "jsonl"
-) -> int:
+def export_labels(store: Store, path: Path, task: Task, *, format: LabelFormat = "jsonl") -> int:
     """Write every annotation of the task, oldest first, and return how many there are.
 
     Streaming; the file appears whole or not at all. `import_labels` reads it back.
@@ -136,7 +136,7 @@ def export_labels(
         store.reading() as connection,
     ):
         write = _csv_writer(file) if format == "csv" else _jsonl_writer(file)
-        rows = annotations_with_conversations(connection, config.task)
+        rows = annotations_with_conversations(connection, task.name)
         total = count_annotations(connection)
         written = 0
         for row in progress(rows, f"exporting {path.name}", unit=" rows", total=total):
@@ -177,9 +177,9 @@ def _to_values(annotation: Annotation, conversation: Conversation) -> dict[str, 
 class _Batch:
     """A page of rows on its way to annotations."""
 
-    def __init__(self, connection: Connection, config: LabelConfig, annotator: str | None) -> None:
+    def __init__(self, connection: Connection, task: Task, annotator: str | None) -> None:
         self.connection = connection
-        self.config = config
+        self.task = task
         self.annotator = annotator
         self.rejects: list[Reject] = []
         self.accepted = 0
@@ -222,13 +222,13 @@ class _Batch:
         status = _status(values.get("status", "submitted"))
         answer = text_of(values.get("answer", ""), "answer")
         if status == "submitted":
-            answer = checked_answer(answer, self.config)
-        task = values.get("task", self.config.task)
-        if task != self.config.task:
-            raise UnfitError(f"another task: {task!r}, not {self.config.task!r}")
+            answer = checked_answer(answer, self.task)
+        task = values.get("task", self.task.name)
+        if task != self.task.name:
+            raise UnfitError(f"another task: {task!r}, not {self.task.name!r}")
         return Annotation(
             example_id=str(values.get("example_id", "")),
-            task=self.config.task,
+            task=self.task.name,
             answer=answer,
             annotator=checked_annotator(str(values.get("annotator", self.annotator or ""))),
             client_id=text_of(values.get("client_id", ""), "client_id"),

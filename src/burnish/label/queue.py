@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from burnish.errors import InputError
-from burnish.label.config import LabelConfig, checked_annotator, checked_answer, checked_text
+from burnish.label.guidelines import checked_annotator
+from burnish.records.answers import checked_answer, checked_text
 from burnish.store import Store
 from burnish.store.annotations import add_annotations
 from burnish.store.examples import count_examples, read_example
 from burnish.store.findings import count_exclusions
 from burnish.store.labelling import annotations_by_client_id, count_annotated
 from burnish.store.queue import count_taken, lease_next, settle_slots
+from burnish.tasks import Task
 from burnish.types import Annotation, Example
 
 
@@ -34,10 +36,8 @@ class Submitted:
     """False for a submit that had arrived before."""
 
 
-def next_example(
-    store: Store, config: LabelConfig, annotator: str, *, now: datetime
-) -> Example | None:
-    """The next example for an annotator, leased to them for `config.lease_seconds`.
+def next_example(store: Store, task: Task, annotator: str, *, now: datetime) -> Example | None:
+    """The next example for an annotator, leased to them for `task.lease_seconds`.
 
     Asked again before they answer, it is the same example, leased anew. Examples that others have
     begun come first, then untouched ones in order of arrival. None where nothing is left for them;
@@ -50,18 +50,16 @@ def next_example(
     with store.writing() as connection:
         example_id = lease_next(
             connection,
-            task=config.task,
+            task=task.name,
             annotator=annotator,
-            overlap=config.overlap,
+            overlap=task.overlap,
             now=_timestamp(now),
-            expires_at=_timestamp(now + timedelta(seconds=config.lease_seconds)),
+            expires_at=_timestamp(now + timedelta(seconds=task.lease_seconds)),
         )
         return read_example(connection, example_id) if example_id is not None else None
 
 
-def submit(
-    store: Store, config: LabelConfig, annotation: Annotation, *, now: datetime
-) -> Submitted:
+def submit(store: Store, task: Task, annotation: Annotation, *, now: datetime) -> Submitted:
     """Keep an annotator's answer, skip or flag; of a submit sent twice, the first.
 
     Raises:
@@ -70,16 +68,16 @@ def submit(
     """
     annotation = replace(
         annotation,
-        task=config.task,
+        task=task.name,
         annotator=checked_annotator(annotation.annotator),
-        answer=_checked(annotation, config),
+        answer=_checked(annotation, task),
         created_at=_timestamp(now),
     )
     with store.writing() as connection:
         if read_example(connection, annotation.example_id) is None:
             raise InputError("there is no such example", where=annotation.example_id)
         if add_annotations(connection, [annotation], actor=annotation.annotator):
-            settle_slots(connection, config.task, [annotation])
+            settle_slots(connection, task.name, [annotation])
             return Submitted(annotation, is_new=True)
         kept = annotations_by_client_id(connection, [annotation.client_id])[annotation.client_id]
     if replace(kept, created_at=annotation.created_at) != annotation:
@@ -103,22 +101,22 @@ class Progress:
     """Excluded ones left out."""
 
 
-def progress_of(store: Store, config: LabelConfig, annotator: str) -> Progress:
+def progress_of(store: Store, task: Task, annotator: str) -> Progress:
     """Count for an annotator."""
     with store.reading() as connection:
         return Progress(
-            mine=count_annotated(connection, config.task, annotator),
-            taken=count_taken(connection, config.task, config.overlap),
+            mine=count_annotated(connection, task.name, annotator),
+            taken=count_taken(connection, task.name, task.overlap),
             examples=count_examples(connection) - count_exclusions(connection),
         )
 
 
-def _checked(annotation: Annotation, config: LabelConfig) -> str:
+def _checked(annotation: Annotation, task: Task) -> str:
     """The answer as it is kept; a skip or a flag may carry a note, or nothing."""
     if not 0 < len(annotation.client_id) <= 128:
         raise InputError("a client id has 1 to 128 characters", do="send a UUID")
     if annotation.status == "submitted":
-        return checked_answer(annotation.answer, config)
+        return checked_answer(annotation.answer, task)
     checked_text(annotation.answer)
     return annotation.answer
 

@@ -11,19 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from burnish.errors import InputError
-from burnish.label.config import (
-    RULE_PREFIX,
-    LabelConfig,
-    ResolutionRule,
-    checked_annotator,
-    checked_answer,
-)
+from burnish.label.guidelines import RULE_PREFIX, checked_annotator
+from burnish.records.answers import checked_answer
 from burnish.store import Connection, Store
 from burnish.store.answers import Resolution, add_resolutions, read_resolutions
 from burnish.store.examples import read_example
 from burnish.store.findings import exclude
 from burnish.store.labelling import known_ids, newest_annotations, pages
 from burnish.store.queue import settle_resolved
+from burnish.tasks import ResolutionRule, Task
 from burnish.types import Annotation, Example
 
 
@@ -59,34 +55,32 @@ def decide(answers: Sequence[str], rule: ResolutionRule) -> str | None:
     return answer if count >= needed else None
 
 
-def resolve(store: Store, config: LabelConfig) -> Resolved:
-    """Settle by `config.rule` every example with two answers or more and all it wants.
+def resolve(store: Store, task: Task) -> Resolved:
+    """Settle by `task.rule` every example with two answers or more and all it wants.
 
     Run again it adds only what has changed since. An example with one answer needs no settling.
     """
-    by = RULE_PREFIX + config.rule
+    by = RULE_PREFIX + task.rule
     new: list[Resolution] = []
     with store.reading() as connection:
-        in_force = resolutions_in_force(connection, config.task)
-        for example_id, given in newest_annotations(connection, config.task):
+        in_force = resolutions_in_force(connection, task.name)
+        for example_id, given in newest_annotations(connection, task.name):
             submitted = _submitted(given)
             if _is_flagged(given) or _is_settled(given, in_force.get(example_id)):
                 continue
-            if len(submitted) < max(2, config.overlap):
+            if len(submitted) < max(2, task.overlap):
                 continue
-            answer = decide([a.answer for a in submitted], config.rule)
+            answer = decide([a.answer for a in submitted], task.rule)
             if answer is not None:
-                new.append(Resolution(example_id, config.task, answer, _ids(submitted), by))
+                new.append(Resolution(example_id, task.name, answer, _ids(submitted), by))
     for page in pages(new):
         with store.writing() as connection:
             add_resolutions(connection, page, actor=by)
-            settle_resolved(connection, config.task, [r.example_id for r in page])
-    return Resolved(len(new), len(open_disputes(store, config)))
+            settle_resolved(connection, task.name, [r.example_id for r in page])
+    return Resolved(len(new), len(open_disputes(store, task)))
 
 
-def adjudicate(
-    store: Store, config: LabelConfig, decisions: Mapping[str, str], *, person: str
-) -> None:
+def adjudicate(store: Store, task: Task, decisions: Mapping[str, str], *, person: str) -> None:
     """Keep a named person's decisions (example id -> answer); they outrank every rule.
 
     Raises:
@@ -94,20 +88,20 @@ def adjudicate(
             is kept then.
     """
     person = checked_annotator(person)
-    answers = {id_: checked_answer(answer, config) for id_, answer in decisions.items()}
+    answers = {id_: checked_answer(answer, task) for id_, answer in decisions.items()}
     with store.writing() as connection:
         for page in pages(answers):
             for unknown in set(page) - known_ids(connection, page):
                 raise InputError("there is no such example", where=unknown)
-            given = dict(newest_annotations(connection, config.task, page))
+            given = dict(newest_annotations(connection, task.name, page))
             decided = [
                 Resolution(
-                    id_, config.task, answers[id_], _ids(_submitted(given.get(id_, []))), person
+                    id_, task.name, answers[id_], _ids(_submitted(given.get(id_, []))), person
                 )
                 for id_ in page
             ]
             add_resolutions(connection, decided, actor=person)
-            settle_resolved(connection, config.task, page)
+            settle_resolved(connection, task.name, page)
 
 
 def exclude_example(store: Store, example_id: str, reason: str, *, person: str) -> None:
@@ -124,22 +118,22 @@ def exclude_example(store: Store, example_id: str, reason: str, *, person: str) 
         exclude(connection, {example_id: reason.strip()}, actor=checked_annotator(person))
 
 
-def open_disputes(store: Store, config: LabelConfig) -> list[str]:
+def open_disputes(store: Store, task: Task) -> list[str]:
     """Ids of the examples a person must look at, in order of arrival."""
     with store.reading() as connection:
-        in_force = resolutions_in_force(connection, config.task)
+        in_force = resolutions_in_force(connection, task.name)
         return [
             example_id
-            for example_id, given in newest_annotations(connection, config.task)
+            for example_id, given in newest_annotations(connection, task.name)
             if is_disputed(given, in_force.get(example_id))
         ]
 
 
-def read_dispute(store: Store, config: LabelConfig, example_id: str) -> Dispute | None:
+def read_dispute(store: Store, task: Task, example_id: str) -> Dispute | None:
     """The example with what everybody said of it; None where there is no such example."""
     with store.reading() as connection:
         example = read_example(connection, example_id)
-        given = dict(newest_annotations(connection, config.task, [example_id]))
+        given = dict(newest_annotations(connection, task.name, [example_id]))
     if example is None:
         return None
     said = [a for a in given.get(example_id, []) if a.status != "skipped"]

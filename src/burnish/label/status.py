@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from burnish.label.agreement import Agreement, Answers, agreement
-from burnish.label.config import LabelConfig
 from burnish.label.resolve import is_disputed, resolutions_in_force
 from burnish.store import Store
 from burnish.store.answers import Resolution
 from burnish.store.examples import count_examples
 from burnish.store.findings import count_exclusions, read_exclusions
 from burnish.store.labelling import newest_annotations
+from burnish.tasks import Task
 from burnish.types import Annotation
 
 
@@ -61,23 +61,23 @@ class LabelStatus:
     agreement: Agreement
 
 
-def label_status(store: Store, config: LabelConfig) -> LabelStatus:
+def label_status(store: Store, task: Task) -> LabelStatus:
     """Count everything in one pass over the annotations, all of it from the same moment."""
-    tally = _Tally(config.overlap)
+    tally = _Tally(task.overlap)
     with store.reading() as connection:
         examples = count_examples(connection) - count_exclusions(connection)
-        in_force = resolutions_in_force(connection, config.task)
+        in_force = resolutions_in_force(connection, task.name)
         resolved = len(in_force)
-        for example_id, given in newest_annotations(connection, config.task):
+        for example_id, given in newest_annotations(connection, task.name):
             tally.add(given, in_force.pop(example_id, None))
         # A person may decide what nobody has annotated.
         for example_id in in_force.keys() - read_exclusions(connection).keys():
             tally.add([], in_force[example_id])
     seconds = [s for person in tally.people.values() for s in person.seconds]
-    answers_left = examples * config.overlap - tally.settled_answers
+    answers_left = examples * task.overlap - tally.settled_answers
     return LabelStatus(
-        task=config.task,
-        overlap=config.overlap,
+        task=task.name,
+        overlap=task.overlap,
         examples=examples,
         complete=tally.complete,
         begun=tally.begun,

@@ -66,6 +66,8 @@ def to_annotation(row: Row[Any]) -> Annotation:
         seconds=row.seconds,
         status=cast(AnnotationStatus, row.status),
         created_at=row.created_at,
+        draft_id=row.draft_id,
+        edit_distance=row.edit_distance,
     )
 
 

@@ -2,13 +2,14 @@
 
 The order in `seq` is the order of arrival. Rows are added and never changed: an edit is a new
 example, a second opinion a new annotation, and what may not be trained on is excluded with a reason
-rather than deleted. Leases and findings alone come and go.
+rather than deleted. Leases, findings, what orders the queue, and who may sign in come and go.
 
 Files that name the table `annotations` do without `from __future__ import annotations`, which would
 bind the same name.
 """
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -88,6 +89,9 @@ annotations = Table(
     Column("seconds", Float),
     Column("status", String(16), nullable=False),
     Column("created_at", String(32), nullable=False),
+    # The draft the annotator began from (drafts.id), and how far the answer is from it, 0 to 1.
+    Column("draft_id", String(32)),
+    Column("edit_distance", Float),
     # Not unique: imported history may hold an annotator's first and second thoughts.
     Index(None, "example_id", "task", "annotator"),
     Index(None, "task", "annotator"),
@@ -130,6 +134,65 @@ resolutions = Table(
     Index(None, "example_id", "task"),
 )
 
+guideline_history = Table(
+    "guideline_history",
+    metadata,
+    _seq(),
+    Column("task", String(64), nullable=False),
+    Column("version", String(32), ForeignKey("guidelines.version"), nullable=False),
+    Column("by", String(128), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Index(None, "task"),
+)
+
+# What a model proposed; candidates of `rank` are an example's drafts in order of arrival.
+drafts = Table(
+    "drafts",
+    metadata,
+    _seq(),
+    # Content hash of example, task, text and model.
+    Column("id", String(32), nullable=False, unique=True),
+    _example_id(),
+    Column("task", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Index(None, "example_id", "task"),
+)
+
+# Which examples come first; those without a row come after, in order of arrival.
+priorities = Table(
+    "priorities",
+    metadata,
+    Column("task", String(64), primary_key=True),
+    _example_id(primary_key=True),
+    Column("priority", Float, nullable=False),
+    Index(None, "task", "priority"),
+)
+
+# Where an example has any, only these people get it.
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("task", String(64), primary_key=True),
+    _example_id(primary_key=True),
+    Column("annotator", String(128), primary_key=True),
+    Column("by", String(128), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Index(None, "task", "annotator"),
+)
+
+# Examples whose answer is known: everybody gets them, nobody can tell.
+gold = Table(
+    "gold",
+    metadata,
+    Column("task", String(64), primary_key=True),
+    _example_id(primary_key=True),
+    Column("answer", Text, nullable=False),
+    Column("by", String(128), nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
 findings = Table(
     "findings",
     metadata,
@@ -149,6 +212,70 @@ exclusions = Table(
     Column("reason", Text, nullable=False),
     Column("by", String(128), nullable=False),
     Column("created_at", String(32), nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    # argon2id, with its own salt and parameters (RFC 9106).
+    Column("password_hash", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    # SHA-256 of the cookie: who reads the table cannot sign in with it.
+    Column("token_hash", String(64), primary_key=True),
+    Column("user", String(64), ForeignKey("users.name"), nullable=False, index=True),
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", String(32), nullable=False, index=True),
+)
+
+# What programs sign in with.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("user", String(64), ForeignKey("users.name"), nullable=False, index=True),
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", String(32)),
+)
+
+sign_in_failures = Table(
+    "sign_in_failures",
+    metadata,
+    _seq(),
+    # `user:NAME` or `address:IP`.
+    Column("key", String(160), nullable=False, index=True),
+    Column("at", String(32), nullable=False, index=True),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    # JSON list of event names.
+    Column("events", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+# Written in the transaction of what they tell about, so that none is lost; gone when delivered.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _seq(),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("webhook_id", String(32), ForeignKey("webhooks.id"), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", String(32), nullable=False, index=True),
 )
 
 log = Table(

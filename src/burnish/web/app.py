@@ -9,9 +9,9 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from burnish.errors import InputError, UserError
-from burnish.label.config import label_config
 from burnish.project import Project
 from burnish.store import Store
+from burnish.tasks import find_task
 from burnish.web.access import Gate
 from burnish.web.artefacts import artefact_pages
 from burnish.web.labelling import label_pages
@@ -26,7 +26,7 @@ def create_app(project: Project, store: Store) -> FastAPI:
     Raises:
         ConfigError: the [label] table of burnish.toml is wrong.
     """
-    site = Site(project, store, label_config(project))
+    site = Site(project, store, find_task(project))
     app = FastAPI(title="Burnish studio", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Gate)
     for pages in (overview_pages, label_pages, review_pages, artefact_pages):

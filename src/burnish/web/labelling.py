@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from burnish.label.config import current_guidelines
+from burnish.label.guidelines import current_guidelines
 from burnish.label.queue import next_example, progress_of, submit
 from burnish.types import Annotation, AnnotationStatus
 from burnish.web.site import Site, annotator_of, example_data, remember_annotator
@@ -42,12 +42,12 @@ def label_pages(site: Site) -> APIRouter:
         if annotator is None:
             return site.page(request, "name.html", {"back": "/label"})
         now = datetime.now(UTC)
-        example = next_example(site.store, site.config, annotator, now=now)
+        example = next_example(site.store, site.task, annotator, now=now)
         data = {
             "example": example_data(example) if example else None,
-            "guidelines": current_guidelines(site.store, site.project, site.config),
-            "choices": site.config.choices,
-            "progress": progress_of(site.store, site.config, annotator),
+            "guidelines": current_guidelines(site.store, site.project, site.task),
+            "choices": site.task.choices,
+            "progress": progress_of(site.store, site.task, annotator),
         }
         return site.page(request, "label.html", data)
 
@@ -56,8 +56,8 @@ def label_pages(site: Site) -> APIRouter:
         annotator = annotator_of(request)
         if annotator is None:
             return _nameless()
-        annotation = Annotation(annotator=annotator, task=site.config.task, **sent.model_dump())
-        result = submit(site.store, site.config, annotation, now=datetime.now(UTC))
+        annotation = Annotation(annotator=annotator, task=site.task.name, **sent.model_dump())
+        result = submit(site.store, site.task, annotation, now=datetime.now(UTC))
         return JSONResponse(asdict(result), 201 if result.is_new else 200)
 
     @router.post("/annotator")

@@ -28,7 +28,7 @@ def overview_pages(site: Site) -> APIRouter:
     @router.get("/")
     @router.get("/.json")
     def overview(request: Request) -> Response:
-        status = label_status(site.store, site.config)
+        status = label_status(site.store, site.task)
         if request.url.path.endswith(".json"):
             return site.page(request, "", {"status": status})
         return site.page(

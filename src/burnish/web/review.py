@@ -22,15 +22,15 @@ def review_pages(site: Site) -> APIRouter:
         """The first dispute, or the one that follows the example `after`."""
         if annotator_of(request) is None and not request.url.path.endswith(".json"):
             return site.page(request, "name.html", {"back": "/review"})
-        ids = open_disputes(site.store, site.config)
+        ids = open_disputes(site.store, site.task)
         place = (ids.index(after) + 1) % len(ids) if after in ids else 0
-        dispute = read_dispute(site.store, site.config, ids[place]) if ids else None
+        dispute = read_dispute(site.store, site.task, ids[place]) if ids else None
         data = {
             "open": len(ids),
             "place": place + 1,
             "example": example_data(dispute.example) if dispute else None,
             "annotations": dispute.annotations if dispute else (),
-            "choices": site.config.choices,
+            "choices": site.task.choices,
         }
         return site.page(request, "review.html", data)
 
@@ -50,12 +50,12 @@ def review_pages(site: Site) -> APIRouter:
         if action == "exclude":
             exclude_example(site.store, example_id, reason, person=person)
             return RedirectResponse("/review", 303)
-        dispute = read_dispute(site.store, site.config, example_id)
+        dispute = read_dispute(site.store, site.task, example_id)
         answers = {a.client_id: a.answer for a in dispute.annotations} if dispute else {}
         answer = answers.get(pick, "") if pick != "other" else other
         if not answer:
             raise InputError("no answer was chosen", do="choose one, or write another")
-        adjudicate(site.store, site.config, {example_id: answer}, person=person)
+        adjudicate(site.store, site.task, {example_id: answer}, person=person)
         return RedirectResponse("/review", 303)
 
     return router

@@ -16,9 +16,10 @@ from markupsafe import Markup, escape
 
 from burnish.errors import InputError
 from burnish.hashing import content_hash
-from burnish.label.config import LabelConfig, checked_annotator
+from burnish.label.guidelines import checked_annotator
 from burnish.project import Project
 from burnish.store import Store
+from burnish.tasks import Task
 from burnish.types import Example
 
 STATIC = Path(__file__).parent / "static"
@@ -36,7 +37,7 @@ class Site:
 
     project: Project
     store: Store
-    config: LabelConfig
+    task: Task
 
     def page(self, request: Request, template: str, data: dict[str, Any]) -> Response:
         """`data` in the template, or as JSON where the URL ends in `.json`."""
@@ -47,7 +48,7 @@ class Site:
             # Browsers keep work by origin, and another project may later have the same port.
             "project_key": content_hash(str(self.project.root.absolute()))[:8],
             "path": request.url.path,
-            "task": self.config.task,
+            "task": self.task.name,
             "annotator": annotator_of(request),
         }
         return HTMLResponse(_templates.get_template(template).render(shared | data))
