@@ -158,7 +158,7 @@ def test_pages_have_nothing_inline_and_nothing_from_afar(start):
 
 def test_every_control_has_a_name(start):
     one = start(label='choices = ["yes", "no"]')
-    submit_two_answers(one, Task(choices=("yes", "no")))
+    submit_two_answers(one, Task(kind="choose", choices=("yes", "no")))
     with one.client() as client:
         for page in ("/label", "/review", "/annotator"):
             html = client.get(page).text
@@ -310,7 +310,7 @@ def test_many_people_at_once_over_http_keep_the_overlap(start):
 # Review
 
 
-def submit_two_answers(one: Studio, config: LabelConfig | None = None) -> Example:
+def submit_two_answers(one: Studio, config: Task | None = None) -> Example:
     for person, text in (("ann", "yes"), ("bob", "no")):
         submit(
             one.store,
