@@ -26,7 +26,7 @@ fix: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,track,test]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,track,postgres,test]'
 	touch $(INSTALLED)
 
 clean:
