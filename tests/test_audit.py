@@ -10,14 +10,20 @@ from hypothesis import strategies as st
 import burnish.audit
 from burnish.audit import AuditConfig, audit
 from burnish.audit.clusters import Clusters
+from burnish.errors import ConfigError
 from burnish.hashing import content_hash
+from burnish.project import Project
 from burnish.store import open_store
 from burnish.store.annotations import add_annotations
 from burnish.store.answers import Resolution, add_resolutions, read_answered
 from burnish.store.examples import add_examples
 from burnish.store.findings import read_exclusions, read_findings
 from burnish.store.log import read_log, verify_log
+from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message, ToolCall
+
+# Without settings: the one task `answer`.
+PROJECT = Project(Path(), {})
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def resolve(store, example_id: str, answer: str) -> None:
 
 
 def found(store, check: str, **config) -> list[tuple[str, ...]]:
-    findings = audit(AuditConfig(**config), store).findings
+    findings = audit(AuditConfig(**config), store, PROJECT).findings
     return [f.example_ids for f in findings if f.check == check]
 
 
@@ -73,16 +79,16 @@ def test_duplicates_differ_in_case_space_and_width_at_most(store):
 
 def test_the_first_duplicate_stays_and_the_others_keep_their_reason(store):
     ids = add(store, *(example("p", "a", source="ab"[n % 2], n=n) for n in range(4)))
-    assert audit(AuditConfig(), store).excluded == 0
-    result = audit(AuditConfig(fix=True), store)
+    assert audit(AuditConfig(), store, PROJECT).excluded == 0
+    result = audit(AuditConfig(fix=True), store, PROJECT)
     assert result.excluded == 3
     assert result.survival == {"a": (2, 1), "b": (2, 0)}
     with store.reading() as connection:
-        assert [a.example.id for a in read_answered(connection)] == ids[:1]
+        assert [a.example.id for a in read_answered(connection, Task())] == ids[:1]
         assert set(read_exclusions(connection).values()) == {f"exact_duplicate of {ids[0]}"}
         assert [entry["action"] for entry in read_log(connection)][:2] == ["exclude", "audit"]
         verify_log(connection)
-    again = audit(AuditConfig(fix=True), store)
+    again = audit(AuditConfig(fix=True), store, PROJECT)
     assert (again.excluded, again.findings) == (0, ())
     assert again.survival == result.survival
 
@@ -116,7 +122,7 @@ def test_empty_answers(store):
     assert found(store, "empty_answer", fix=True) == [(blank,), (full,)]
     with store.reading() as connection:
         assert read_exclusions(connection) == {blank: "empty_answer", full: "empty_answer"}
-        statuses = {a.example.id: a.status for a in read_answered(connection)}
+        statuses = {a.example.id: a.status for a in read_answered(connection, Task())}
     assert (statuses[empty], statuses[waiting]) == ("answered", "unlabelled")
 
 
@@ -154,7 +160,7 @@ def test_answers_that_repeat_the_prompt(store):
 def test_marks_of_chat_templates(store, mark):
     ids = add(store, example("p", f"a{mark}user"), example(f"q {mark}"), example("<b>[x]</b>", "a"))
     assert found(store, "template_token_leak") == [(ids[0],), (ids[1],)]
-    assert mark in audit(AuditConfig(), store).findings[0].message
+    assert mark in audit(AuditConfig(), store, PROJECT).findings[0].message
 
 
 def test_flagged_and_disputed_examples_are_nobodys_duplicate(store):
@@ -166,8 +172,25 @@ def test_flagged_and_disputed_examples_are_nobodys_duplicate(store):
     assert found(store, "exact_duplicate") == [(first, third)]
 
 
+def test_the_answers_of_the_task_are_audited(store, tmp_path):
+    one, two = add(store, example("p"), example("p", n=1))
+    with store.writing() as connection:
+        annotations = [
+            Annotation(id_, "tone", answer, "ann", id_) for id_, answer in ((one, "1"), (two, "5"))
+        ]
+        add_annotations(connection, annotations, actor="test")
+    tasks = {"tone": {"kind": "rate"}, "other": {}}
+    project = Project(tmp_path, {"tasks": tasks})
+    with pytest.raises(ConfigError, match="several tasks: tone, other"):
+        audit(AuditConfig(), store, project)
+    [finding] = audit(AuditConfig(task="tone"), store, project).findings
+    assert (finding.check, finding.example_ids) == ("conflicting_answers", (one, two))
+    [finding] = audit(AuditConfig(task="other"), store, project).findings
+    assert (finding.check, finding.example_ids) == ("exact_duplicate", (one, two))
+
+
 def test_an_empty_store_has_no_findings(store):
-    result = audit(AuditConfig(fix=True), store)
+    result = audit(AuditConfig(fix=True), store, PROJECT)
     assert (result.findings, result.excluded, result.survival) == ((), 0, {})
 
 
@@ -190,7 +213,7 @@ def test_clusters_are_the_groups_of_equal_keys(pairs):
 def test_a_fix_never_removes_the_last_member_of_a_cluster(tmp_path_factory, answers):
     store = open_store(f"sqlite:///{tmp_path_factory.mktemp('audit')}/a.db")
     ids = add(store, *(example("p", answer, n=n) for n, answer in enumerate(answers)))
-    audit(AuditConfig(fix=True), store)
+    audit(AuditConfig(fix=True), store, PROJECT)
     with store.reading() as connection:
         gone = set(read_exclusions(connection))
     store.close()

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from burnish.collect import CollectConfig, collect
+from burnish.collect import CollectConfig, batches, collect
+from burnish.collect.batches import BATCH_ROWS
 from burnish.collect.normalise import normalise, normalise_text
-from burnish.errors import InputError
+from burnish.errors import InputError, ResourceError
 from burnish.project import init_project
-from burnish.records import read_examples
+from burnish.records import Records, read_examples, read_records
 from burnish.records.formats import FORMATS
 from burnish.records.pairs import PAIRS
 from burnish.records.rows import SUFFIXES
@@ -28,17 +29,11 @@ from burnish.snapshot import SnapshotConfig, snapshot
 from burnish.store import examples as stored
 from burnish.store import open_store
 from burnish.store.log import verify_log
+from burnish.store.search import Query, search
 from burnish.types import Conversation, Example, Message
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
-
-
-@pytest.fixture
-def store(tmp_path):
-    opened = open_store(f"sqlite:///{tmp_path}/burnish.db")
-    yield opened
-    opened.close()
 
 
 def write(path: Path, count: int, start: int = 0, **fields) -> Path:
@@ -173,15 +168,18 @@ def test_every_fault_is_named_before_anything_is_added(store, tmp_path):
     assert read_all(store) == []
 
 
-def test_a_file_that_breaks_half_way_names_the_line(store, tmp_path):
-    path = write(tmp_path / "a.jsonl", 5000)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_file_that_breaks_half_way_names_the_line(store, tmp_path, monkeypatch, beside):
+    path = write(tmp_path / "a.jsonl", BATCH_ROWS + 1000)
     whole = path.read_bytes()
     path.write_bytes(whole + b"\0\0\0\0")
-    with pytest.raises(InputError, match=r"a\.jsonl:5001: a NUL byte"):
+    monkeypatch.setattr(batches, "_BESIDE_BYTES", 0 if beside else 2**40)
+    with pytest.raises(InputError, match=rf"a\.jsonl:{BATCH_ROWS + 1001}: a NUL byte") as caught:
         run(store, tmp_path, path)
+    assert caught.value.do == "make the file again, or remove that line"
     path.write_bytes(whole)
     result = run(store, tmp_path, path)
-    assert (result.added, result.known) == (1000, 4000)
+    assert (result.added, result.known) == (1000, BATCH_ROWS)
 
 
 def test_a_snapshot_is_a_source_like_any_other(tmp_path):
@@ -198,16 +196,75 @@ def test_a_snapshot_is_a_source_like_any_other(tmp_path):
     second.close()
 
 
+# In batches, and in a process beside.
+
+
+def open_source(path: Path, **options) -> tuple[Records, CollectConfig]:
+    return read_records(path), CollectConfig((str(path),), **options)
+
+
+def test_a_process_beside_gives_the_same_batches(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.jsonl", BATCH_ROWS + 10, user="\u00e9\r\n")
+    path.write_text(path.read_text() + '{"prompt": \n7\n')
+    # Nothing that lies about where the user works is taken for a module of ours.
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    source = open_source(path, subject="user", licence="MIT")
+    here = list(batches.batches_here(*source))
+    monkeypatch.setattr(batches, "_BESIDE_BYTES", 0)
+    beside = list(batches.read_batches(*source))
+    assert [len(batch.rows) for batch in beside] == [BATCH_ROWS, 10]
+    assert sum(batch.size for batch in beside) == path.stat().st_size
+    for one, other in zip(here, beside, strict=True):
+        for row in (*one.rows, *other.rows):
+            assert row.pop("received_at")
+        assert one == other
+    assert beside[1].reasons == {"broken JSON": 1, "a row must be a JSON object, not a int": 1}
+
+
+def test_long_documents_come_in_smaller_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "_BATCH_BYTES", 1_000_000)
+    path = write(tmp_path / "a.jsonl", 50, text="x" * 100_000)
+    sizes = [len(batch.rows) for batch in batches.read_batches(*open_source(path))]
+    assert sizes == [10] * 5
+
+
+def children() -> set[int]:
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for task in tasks for pid in task.read_text().split()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
+def test_a_process_beside_that_is_ended_is_named(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.jsonl", 3 * BATCH_ROWS)
+    monkeypatch.setattr(batches, "_BESIDE_BYTES", 0)
+    before = children()
+    reading = batches.read_batches(*open_source(path))
+    assert len(next(reading).rows) == BATCH_ROWS
+    [beside] = children() - before
+    os.kill(beside, signal.SIGKILL)
+    with pytest.raises(ResourceError, match="was ended"):
+        list(reading)
+    # Nobody listens: it ends by itself.
+    reading = batches.read_batches(*open_source(path))
+    next(reading)
+    reading.close()
+    assert children() == before
+
+
 # Killed.
 
 _PROGRAM = """
 import sys
 from pathlib import Path
-from burnish.collect import CollectConfig, collect
+from burnish.collect import CollectConfig, batches, collect
 from burnish.store import open_store
-source, folder = sys.argv[1:]
-store = open_store(f"sqlite:///{folder}/burnish.db")
-collect(CollectConfig((source,), rejects=Path(folder) / "rejects"), store)
+source, url, rejects, beside = sys.argv[1:]
+if beside == "beside":
+    batches._BESIDE_BYTES = 0
+else:
+    batches.BATCH_ROWS = 2000
+collect(CollectConfig((source,), rejects=Path(rejects)), open_store(url))
 """
 
 
@@ -216,20 +273,40 @@ def count(store) -> int:
         return stored.count_examples(connection)
 
 
-def test_killed_half_way_nothing_is_lost_or_doubled(store, tmp_path):
-    total = 20_000
+def ended(group: int) -> bool:
+    """Whether no process of the group is left, in ten seconds at most."""
+    for _ in range(1000):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("beside", "batch", "kills"), [("here", 2000, (1, 4001)), ("beside", BATCH_ROWS, (1,))]
+)
+def test_killed_half_way_nothing_is_lost_or_doubled(
+    store, tmp_path, monkeypatch, beside, batch, kills
+):
+    total = (len(kills) + 2) * batch
     path = write(tmp_path / "big.jsonl", total)
     path.write_text(path.read_text() + "{broken\n")
-    command = [sys.executable, "-c", _PROGRAM, str(path), str(tmp_path)]
-    for at_least in (1, 5000):
-        process = subprocess.Popen(command)
+    url = store.engine.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-c", _PROGRAM, str(path), url, str(tmp_path / "no"), beside]
+    for at_least in kills:
+        process = subprocess.Popen(command, start_new_session=True)
         deadline = time.monotonic() + 60
         while count(store) < at_least and time.monotonic() < deadline:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        assert ended(process.pid)
         assert at_least <= count(store) < total
+        assert count(store) % batch == 0
     before = count(store)
+    monkeypatch.setattr(batches, "BATCH_ROWS", batch)
     result = run(store, tmp_path, path)
     assert (result.added, result.known) == (total - before, before)
     assert len(list((tmp_path / "rejects").iterdir())) == 1
@@ -237,7 +314,9 @@ def test_killed_half_way_nothing_is_lost_or_doubled(store, tmp_path):
     assert prompts == [f"p{n}" for n in range(total)]
     with store.reading() as connection:
         # One entry a batch, each in the transaction of its batch: none without the other.
-        assert verify_log(connection).entries == total // 2000
+        assert verify_log(connection).entries == total // batch
+        page = search(connection, Query("-nothing", source="big.jsonl", limit=total))
+    assert [found.seq for found in page.rows] == list(range(1, total + 1))
 
 
 # Over HTTP.

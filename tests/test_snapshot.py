@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from burnish.errors import ConfigError, InputError, ProjectError
-from burnish.project import init_project, read_manifest
+from burnish.project import Project, init_project, open_project, read_manifest
 from burnish.records import read_examples, read_records
 from burnish.records.fingerprint import prompt_fingerprint
 from burnish.records.splits import Splitter
@@ -30,8 +30,9 @@ from burnish.types import SPLITS, Annotation, Conversation, Example, Message
 
 
 @pytest.fixture
-def project(tmp_path):
-    return init_project(tmp_path / "project")
+def project(tmp_path, store_url):
+    made = init_project(tmp_path / "project")
+    return with_tables(made, f'[project]\nstore = "{store_url}"\n')
 
 
 @pytest.fixture
@@ -39,6 +40,12 @@ def store(project):
     opened = open_store(project.store_url)
     yield opened
     opened.close()
+
+
+def with_tables(project: Project, text: str) -> Project:
+    """The project, with this as its burnish.toml."""
+    (project.root / "burnish.toml").write_text(text)
+    return open_project(project.root)
 
 
 def example(prompt: str, answer: str | None = "a", subjects: tuple = (), **metadata) -> Example:
@@ -144,6 +151,65 @@ def test_answers_in_force_and_who_gave_them(store, project):
     assert frozen[agreed]["guideline_versions"] == ["g-ann", "g-bob"]
     assert frozen[settled]["annotation_ids"] == list(basis)
     assert read_manifest(made.path)["facts"]["left_out"] == made.left_out
+
+
+TASKS = """
+[tasks.release]
+kind = "accept"
+
+[tasks.talk]
+kind = "dialogue"
+
+[tasks.best]
+kind = "rank"
+"""
+
+
+def test_a_snapshot_is_of_one_task(store, project):
+    kept, rude, _ = add(
+        store,
+        example("kept", "own", candidates=["a", "b"]),
+        example("rude", "own"),
+        example("silent", "own"),
+    )
+    dialogue = [("user", "hi"), ("assistant", "ho"), ("user", "more?"), ("assistant", "no")]
+    talk = json.dumps([{"role": role, "content": content} for role, content in dialogue])
+    given_answers = [
+        (kept, "release", '{"verdict":"accept"}'),
+        (rude, "release", '{"reason":"rude","verdict":"reject"}'),
+        (kept, "talk", talk),
+        (kept, "best", "[[1],[0]]"),
+    ]
+    with store.writing() as connection:
+        annotations = [
+            Annotation(id_, task, answer, "ann", str(n))
+            for n, (id_, task, answer) in enumerate(given_answers)
+        ]
+        add_annotations(connection, annotations, actor="test")
+    project = with_tables(project, (project.root / "burnish.toml").read_text() + TASKS)
+    with pytest.raises(ConfigError, match="several tasks: release, talk, best"):
+        snapshot(SnapshotConfig(), store, project)
+
+    def frozen(task: str) -> tuple[list[list[tuple[str, str]]], dict[str, int]]:
+        made = snapshot(SnapshotConfig(validation=0, test=0, task=task), store, project)
+        assert read_manifest(made.path)["facts"]["settings"]["task"] == task
+        conversations = [e.conversation for e in read_examples(made.path).examples]
+        said = [[(m.role, m.content) for m in c.messages] for c in conversations]
+        return said, dict(made.left_out)
+
+    own = [[("user", prompt), ("assistant", "own")] for prompt in ("kept", "rude", "silent")]
+    assert frozen("release") == ([own[0]], {"rejected": 1, "unlabelled": 1})
+    assert frozen("talk") == ([dialogue, own[1], own[2]], {})
+    assert frozen("best") == ([[("user", "kept"), ("assistant", "b")]], {"unlabelled": 2})
+
+
+def test_an_answer_of_another_kind_is_named(store, project):
+    [one] = add(store, example("p"))
+    with store.writing() as connection:
+        add_annotations(connection, [Annotation(one, "best", "an essay", "ann", "c")], actor="t")
+    project = with_tables(project, (project.root / "burnish.toml").read_text() + TASKS)
+    with pytest.raises(InputError, match=f"{one}.*no answer of kind 'rank'"):
+        snapshot(SnapshotConfig(task="best"), store, project)
 
 
 def test_equal_prompts_and_one_persons_records_stay_together(store, project):

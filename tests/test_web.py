@@ -1,94 +1,50 @@
-"""The studio over a real socket, and in a real browser where Chromium is installed.
+"""The studio's pages over a real socket: who may see what, what is kept, what is refused.
 
 Run: pytest tests/test_web.py
 """
 
 import contextlib
 import http.client
-import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from sqlalchemy import event
 
-from burnish.errors import ConfigError, ResourceError
 from burnish.files import replaced_folder
 from burnish.hashing import content_hash
-from burnish.label.queue import submit
-from burnish.project import init_project, open_project, seal_artefact
-from burnish.store import open_store
-from burnish.store.annotations import read_annotations, read_guidelines
+from burnish.project import init_project, seal_artefact
 from burnish.store.answers import read_resolutions
-from burnish.store.examples import add_examples
 from burnish.store.findings import read_exclusions
-from burnish.tasks import Task
-from burnish.types import Annotation, Conversation, Example, Message
-from burnish.web import create_app, studio
+from burnish.store.guidelines import read_guidelines
+from burnish.types import Conversation, Example, Message
+from studios import PASSWORD, Studio, csrf_of, example
 
-NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+PEOPLE = {"ada": "admin", "eve": "reviewer", "ann": "annotator", "bob": "annotator"}
 
-
-class Studio:
-    """A studio in a thread that can be stopped and started again on the same port."""
-
-    def __init__(self, root: Path, *, label: str = "", examples: int = 5) -> None:
-        self.project = init_project(root)
-        (root / "burnish.toml").write_text(f'[project]\nname = "Tickets"\n\n[label]\n{label}\n')
-        self.project = open_project(root)
-        self.store = open_store(self.project.store_url)
-        self.examples = [example(n) for n in range(examples)]
-        self.add(*self.examples)
-        self.port = 0
-        self.start()
-
-    def add(self, *examples: Example) -> None:
-        with self.store.writing() as connection:
-            add_examples(connection, examples, actor="test")
-
-    def start(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self.listener.getsockname()[1]
-        app = create_app(self.project, self.store)
-        config = uvicorn.Config(app, log_level="critical", lifespan="off", ws="none")
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, args=([self.listener],))
-        self.thread.start()
-
-    def stop(self) -> None:
-        self.server.should_exit = self.server.force_exit = True
-        self.thread.join()
-        self.listener.close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @contextlib.contextmanager
-    def client(self, annotator: str | None = "ann") -> Iterator[httpx.Client]:
-        headers = {"accept": "text/html"}
-        with httpx.Client(base_url=self.url, headers=headers, timeout=60) as client:
-            if annotator is not None:
-                assert client.post("/annotator", data={"name": annotator}).status_code == 303
-            yield client
-
-    def annotations(self) -> list[Annotation]:
-        with self.store.reading() as connection:
-            return list(read_annotations(connection))
-
-
-def example(number: int, text: str | None = None) -> Example:
-    return Example(Conversation((Message("user", text or f"question {number}"),)), source="test")
+# Each page and the least role that may open it.
+PAGES = {
+    "/": "annotator",
+    "/account": "annotator",
+    "/tasks/answer/label": "annotator",
+    "/tasks/answer/guidelines": "annotator",
+    "/tasks/answer/guidelines/1": "annotator",
+    "/tasks/answer/review": "reviewer",
+    "/tasks/answer/overview": "reviewer",
+    "/tasks/answer/agreement": "reviewer",
+    "/tasks/answer/browse": "reviewer",
+    "/tasks/answer/exchange": "reviewer",
+    "/artefacts": "reviewer",
+    "/tasks/answer/guidelines/edit": "admin",
+    "/people": "admin",
+    "/people/ann": "admin",
+}
+ROLES = ("annotator", "reviewer", "admin")
 
 
 @pytest.fixture
@@ -96,141 +52,234 @@ def start(tmp_path):
     """Starts studios and stops them at the end."""
     with contextlib.ExitStack() as stack:
 
-        def start_one(**settings) -> Studio:
-            one = Studio(tmp_path / "project", **settings)
-            stack.callback(one.store.close)
-            stack.callback(one.stop)
+        def start_one(toml: str = "", *, examples=5, **settings) -> Studio:
+            if isinstance(examples, int):
+                examples = [example(n) for n in range(examples)]
+            one = Studio(tmp_path / "project", toml, examples=examples, **settings)
+            stack.callback(one.close)
             return one
 
         yield start_one
 
 
-def answer_for(example_id: str, client_id: str, **fields) -> dict:
+def answer_for(example_id: str, client_id: str, annotator: str, **fields) -> dict:
     return {
         "client_id": client_id,
         "example_id": example_id,
+        "annotator": annotator,
         "answer": "yes",
         "status": "submitted",
         **fields,
     }
 
 
-# Pages
+def example_on(html: str) -> str | None:
+    found = re.search(r'data-example="([^"]+)"', html)
+    return found[1] if found else None
 
 
-PAGES = ["/", "/label", "/review", "/artefacts"]
+def me(client: httpx.Client) -> str:
+    return re.search(r'data-annotator="([^"]+)"', client.get("/tasks/answer/label").text)[1]
 
 
-def test_pages_answer_in_html_and_json_with_strict_headers(start):
-    one = start()
-    with one.client() as client:
+# Who may see what
+
+
+def test_each_page_for_each_role(start):
+    one = start(people=PEOPLE)
+    with contextlib.ExitStack() as stack:
+        clients = {
+            role: stack.enter_context(one.client(name))
+            for role, name in (("admin", "ada"), ("reviewer", "eve"), ("annotator", "ann"))
+        }
+        stranger = stack.enter_context(one.client())
+        clients["annotator"].get("/tasks/answer/label")
+        for page, least in PAGES.items():
+            for role, client in clients.items():
+                answer = client.get(page)
+                allowed = ROLES.index(role) >= ROLES.index(least)
+                assert answer.status_code == (200 if allowed else 403), (page, role)
+                assert allowed or "question" not in answer.text
+                # Nobody is led to where they may not go.
+                for href in re.findall(r'href="(/[^"?#]*)"', answer.text):
+                    needed = PAGES.get(href, "annotator")
+                    assert ROLES.index(role) >= ROLES.index(needed), (page, role, href)
+            away = stranger.get(page)
+            assert (away.status_code, away.headers["location"]) == (303, f"/sign-in?back={page}")
+
+
+def test_an_annotator_sees_nothing_of_anothers_answers(start):
+    one = start("[label]\noverlap = 2", people=PEOPLE)
+    one.answer("bob", one.examples[0], "the secret of bob", seconds=3)
+    with one.client("ann") as client:
         for page in PAGES:
-            html = client.get(page)
-            assert html.status_code == 200
-            assert html.headers["content-type"] == "text/html; charset=utf-8"
-            policy = html.headers["content-security-policy"]
+            assert "the secret of bob" not in client.get(page).text
+            assert "bob" not in client.get(page).text
+        html = client.get("/tasks/answer/label").text
+        assert example_on(html) == one.examples[0].id
+        # Nor of an example that was not given to them.
+        other = {"example_id": one.examples[3].id, "answer": "x"}
+        token = {"X-CSRF-Token": csrf_of(client)}
+        assert client.post("/tasks/answer/tokens", json=other, headers=token).status_code == 404
+
+
+def test_another_project_is_another_sign_in(start, tmp_path):
+    one = start(people=PEOPLE)
+    other = Studio(tmp_path / "other", people={"zoe": "admin"})
+    try:
+        with one.client("ann") as client:
+            assert client.get(other.url + "/").headers["location"] == "/sign-in?back=/"
+    finally:
+        other.close()
+
+
+FORMS = {
+    "/tasks/answer/undo": {},
+    "/tasks/answer/review": {"example_id": "x", "action": "decide", "answer": "a"},
+    "/tasks/answer/guidelines/edit": {"text": "new", "instead_of": "x"},
+    "/people": {"name": "mallory", "password": PASSWORD, "role": "admin"},
+    "/people/ann/role": {"role": "admin"},
+    "/people/ann/password": {"password": PASSWORD},
+    "/people/ann/remove": {},
+    "/people/ann/tokens": {"token_name": "t"},
+    "/people/ann/tokens/remove": {"token_name": "t"},
+    "/tasks/answer/bulk": {"action": "exclude", "ids": "x", "reason": "r", "confirmed": "1"},
+    "/tasks/answer/import": {},
+    "/sign-out": {},
+}
+
+
+def test_each_form_refuses_without_its_token(start):
+    one = start(people=PEOPLE)
+    with one.client("ada") as client:
+        before = one.project.root.joinpath("guidelines.md").read_text()
+        for path, form in FORMS.items():
+            for wrong in ({}, {"csrf": "0" * 64}):
+                refused = client.post(path, data={**form, **wrong})
+                assert (refused.status_code, "form has expired" in refused.text) == (403, True), (
+                    path
+                )
+        sent = answer_for(one.examples[0].id, "1", "ada")
+        assert client.post("/tasks/answer/label", json=sent).status_code == 403
+        assert client.get("/people").text.count("/people/") == len(PEOPLE)
+        assert one.project.root.joinpath("guidelines.md").read_text() == before
+    assert one.annotations() == []
+
+
+def test_what_a_role_may_not_do_is_refused_with_the_token_too(start):
+    one = start(people=PEOPLE)
+    admin = {"/tasks/answer/guidelines/edit", "/tasks/answer/import"}
+    for name in ("ann", "eve"):
+        with one.client(name) as client:
+            token = csrf_of(client)
+            for path, form in FORMS.items():
+                barred = path.startswith("/people") or path in admin
+                barred = barred or (name == "ann" and re.search("review|bulk", path))
+                if barred:
+                    assert client.post(path, data={**form, "csrf": token}).status_code == 403, path
+
+
+# Every page
+
+
+def test_pages_have_nothing_inline_nothing_from_afar_and_strict_headers(start):
+    one = start('[label]\nchoices = ["yes", "no"]\noverlap = 2', people=PEOPLE)
+    one.answer("ann", one.examples[0], "yes", seconds=3)
+    one.answer("bob", one.examples[0], "no", seconds=3)
+    artefact, _ = make_artefacts(one)
+    with one.client("ada") as client:
+        for page in [*PAGES, "/nothing", f"/artefacts/{artefact}", "/sign-in"]:
+            answer = client.get(page)
+            html = answer.text
+            policy = answer.headers["content-security-policy"]
             assert policy.startswith("default-src 'self';")
             assert "unsafe" not in policy
             assert "frame-ancestors 'none'" in policy
-            assert html.headers["x-content-type-options"] == "nosniff"
-            as_json = client.get("/.json" if page == "/" else f"{page}.json")
-            assert as_json.headers["content-type"] == "application/json"
-            as_json.json()
-
-
-def test_pages_have_nothing_inline_and_nothing_from_afar(start):
-    one = start(label='choices = ["yes", "no"]\noverlap = 2')
-    for person, text in (("ann", "yes"), ("bob", "no")):
-        sent = Annotation(one.examples[0].id, "answer", text, person, f"by {person}", seconds=3)
-        submit(one.store, Task(), sent, now=NOW)
-    make_artefacts(one)
-    with one.client() as client:
-        pages = [*PAGES, "/annotator", "/nothing", f"/artefacts/{one.project.artefacts()[0].id}"]
-        for page in pages:
-            html = client.get(page).text
+            assert answer.headers["x-content-type-options"] == "nosniff"
             assert "<main" in html
+            assert '<html lang="en">' in html
             assert not re.search(r"<script(?! type=\"module\" src=\"/static/)", html), page
             assert not re.search(r"<style|\sstyle=|\son[a-z]+=", html), page
             assert not re.search(r"(src|href)=\"(https?:)?//", html), page
-        for asset in re.findall(r"(?:src|href)=\"(/static/[^\"]+)", client.get("/label").text):
-            assert client.get(asset).status_code == 200
+            for asset in re.findall(r"(?:src|href)=\"(/static/[^\"]+)", html):
+                assert client.get(asset).status_code == 200
 
 
-def test_every_control_has_a_name(start):
-    one = start(label='choices = ["yes", "no"]')
-    submit_two_answers(one, Task(kind="choose", choices=("yes", "no")))
-    with one.client() as client:
-        for page in ("/label", "/review", "/annotator"):
-            html = client.get(page).text
-            labelled = set(re.findall(r"<label[^>]* for=\"([^\"]+)\"", html))
-            for tag in re.findall(r"<(?:input|textarea|select)\b[^>]*>", html):
-                named = re.search(r"type=\"(hidden|radio)\"|aria-label=", tag)
-                id_ = re.search(r"\bid=\"([^\"]+)\"", tag)
-                assert named or (id_ and id_[1] in labelled), tag
-            assert '<html lang="en">' in html
-
-
-def test_what_a_record_says_is_text(start, tmp_path):
+def test_what_a_record_says_is_text(start):
     evil = "<script>alert(1)</script>"
-    one = start(examples=0, label=f"choices = ['{evil}', '\" onclick=\"x']\noverlap = 2")
-    (one.project.root / "guidelines.md").write_text(
-        f"{evil}\n\n[a](javascript:alert(1)) <img src=x onerror=alert(1)> **bold**\n"
-    )
     poisoned = Example(
         Conversation((Message("system", evil), Message("user", evil), Message("assistant", evil))),
         source=evil,
         metadata={evil: evil},
     )
-    one.add(poisoned)
-    for person, text in ((f"{evil[:8]}a", evil), ("bob", '" onclick="x')):
-        submit(
-            one.store,
-            Task(overlap=2),
-            Annotation(poisoned.id, "answer", text, person, person),
-            now=NOW,
-        )
-    with one.client(annotator="<b>ann</b>") as client:
+    choices = f"choices = ['{evil}', '\" onclick=\"x']"
+    one = start(f"[label]\n{choices}\noverlap = 3", examples=[poisoned])
+    (one.project.root / "guidelines.md").write_text(
+        f"{evil}\n\n[a](javascript:alert(1)) <img src=x onerror=alert(1)> **bold**\n"
+    )
+    one.answer(f"{evil[:8]}a", poisoned, evil)
+    one.answer("bob", poisoned, '" onclick="x')
+    with one.client() as client:
         for page in PAGES:
             html = client.get(page).text
-            assert evil not in html
-            assert "<b>ann</b>" not in html
+            assert evil not in html, page
             assert not re.search(r"<img src=x|href=\"javascript:|\" onclick=\"x", html)
-        guidelines = client.get("/label").text
-        assert "<strong>bold</strong>" in guidelines or "Nothing left" in guidelines
+        assert "<strong>bold</strong>" in client.get("/tasks/answer/label").text
 
 
-def test_guidelines_are_markdown_and_kept_by_version(start):
-    one = start()
-    (one.project.root / "guidelines.md").write_text("# Rules\n\nBe **kind**.\n")
+# Tasks
+
+
+TWO = """
+[tasks.reply]
+[tasks.intent]
+choices = ["billing", "other"]
+overlap = 2
+"""
+
+
+def test_tasks_are_chosen_and_keep_apart(start):
+    one = start(TWO)
     with one.client() as client:
-        assert "<strong>kind</strong>" in client.get("/label").text
-        data = client.get("/label.json").json()
-        version = data["guidelines"]["version"]
-        sent = answer_for(data["example"]["id"], "1", guideline_version=version)
-        assert client.post("/label", json=sent).status_code == 201
-    assert (
-        one.annotations()[0].guideline_version
-        == version
-        == content_hash("# Rules\n\nBe **kind**.\n")
-    )
-    with one.store.reading() as connection:
-        assert read_guidelines(connection, version).startswith("# Rules")
+        home = client.get("/").text
+        assert home.index("/tasks/reply/label") < home.index("/tasks/intent/label")
+        html = client.get("/tasks/intent/label").text
+        assert "billing" in html
+        person = re.search(r'data-annotator="([^"]+)"', html)[1]
+        sent = answer_for(example_on(html), "1", person, answer="billing")
+        assert client.post("/tasks/intent/label", json=sent).status_code == 201
+        assert client.get("/tasks/nothing/label").status_code == 404
+    [kept] = one.annotations()
+    assert (kept.task, kept.answer) == ("intent", "billing")
 
 
 # Labelling
 
 
 def test_an_answer_sent_twice_is_kept_once(start):
-    one = start()
-    with one.client("Zoë <3") as client:
-        first = client.get("/label.json").json()["example"]
-        sent = answer_for(first["id"], "my-id", seconds=4.5)
-        assert client.post("/label", json=sent).status_code == 201
-        again = client.post("/label", json=sent)
+    one = start(people=PEOPLE)
+    with one.client("ann") as client:
+        client.headers["X-CSRF-Token"] = csrf_of(client)
+        first = example_on(client.get("/tasks/answer/label").text)
+        sent = answer_for(first, "my-id", "ann", seconds=4.5)
+        assert client.post("/tasks/answer/label", json=sent).status_code == 201
+        again = client.post("/tasks/answer/label", json=sent)
         assert (again.status_code, again.json()["is_new"]) == (200, False)
-        assert client.get("/label.json").json()["example"]["id"] != first["id"]
+        assert example_on(client.get("/tasks/answer/label").text) != first
     [kept] = one.annotations()
-    assert (kept.annotator, kept.seconds, kept.client_id) == ("Zoë <3", 4.5, "my-id")
+    assert (kept.annotator, kept.seconds, kept.client_id) == ("ann", 4.5, "my-id")
+
+
+def test_an_answer_is_kept_under_nobody_elses_name(start):
+    one = start(people=PEOPLE)
+    with one.client("bob") as client:
+        client.headers["X-CSRF-Token"] = csrf_of(client)
+        refused = client.post(
+            "/tasks/answer/label", json=answer_for(one.examples[0].id, "1", "ann")
+        )
+        assert refused.status_code == 403
+        assert "ann wrote this answer, and bob is signed in" in refused.json()["error"]
+    assert one.annotations() == []
 
 
 @pytest.mark.parametrize(
@@ -239,20 +288,21 @@ def test_an_answer_sent_twice_is_kept_once(start):
         {"answer": " "},
         {"example_id": "0" * 32},
         {"status": "done"},
+        {"status": "withdrawn"},
         {"seconds": -1},
-        {"annotator": "somebody else"},
         {"client_id": ""},
         {"answer": None},
+        {"more": 1},
     ],
 )
 def test_a_wrong_answer_is_refused_with_a_reason(start, fields):
     one = start()
     with one.client() as client:
-        sent = answer_for(one.examples[0].id, "1") | fields
-        refused = client.post("/label", json=sent)
+        sent = answer_for(one.examples[0].id, "1", me(client)) | fields
+        refused = client.post("/tasks/answer/label", json=sent)
         assert refused.status_code == 422
         assert refused.json()["error"]
-        assert client.post("/label", content="{broken").status_code == 422
+        assert client.post("/tasks/answer/label", content="{broken").status_code == 422
     assert one.annotations() == []
 
 
@@ -264,42 +314,48 @@ def test_a_full_disk_asks_for_another_try(start):
         raw.execute("PRAGMA max_page_count = 1")
 
     with one.client() as client:
-        sent = answer_for(one.examples[0].id, "1", answer="x" * 500_000)
+        sent = answer_for(one.examples[0].id, "1", me(client), answer="x" * 500_000)
         event.listen(one.store.engine, "checkout", limit)
-        refused = client.post("/label", json=sent)
+        refused = client.post("/tasks/answer/label", json=sent)
         assert refused.status_code == 503
         assert "disk is full" in refused.json()["error"]
         event.remove(one.store.engine, "checkout", limit)
         one.store.engine.dispose()
-        assert client.post("/label", json=sent).status_code == 201
+        assert client.post("/tasks/answer/label", json=sent).status_code == 201
 
 
-def test_nobody_labels_without_a_name(start):
-    one = start()
-    with one.client(annotator=None) as client:
-        assert "Who is labelling?" in client.get("/label").text
-        assert client.get("/label.json").status_code == 401
-        assert client.post("/label", json=answer_for(one.examples[0].id, "1")).status_code == 401
-        assert client.post("/annotator", data={"name": " "}).status_code == 422
-        cookie = client.post("/annotator", data={"name": "ann"}).headers["set-cookie"]
-        assert "HttpOnly" in cookie
-        assert "SameSite=strict" in cookie
-        # The way back leads to a page of ours, wherever a form says it should.
-        away = client.post("/annotator", data={"name": "ann", "back": "//evil.example"})
-        assert away.headers["location"] == "/label"
+def test_undo_brings_ones_own_last_answer_back(start):
+    one = start(people=PEOPLE)
+    with one.client("ann") as client, one.client("bob") as other:
+        for browser in (client, other):
+            browser.headers.update({"X-CSRF-Token": csrf_of(browser), "accept": "*/*"})
+        nothing = client.post("/tasks/answer/undo")
+        assert (nothing.status_code, "no answer of yours" in nothing.json()["error"]) == (409, True)
+        first = example_on(client.get("/tasks/answer/label").text)
+        sent = answer_for(first, "1", "ann", answer="too quick")
+        client.post("/tasks/answer/label", json=sent)
+        assert other.post("/tasks/answer/undo").status_code == 409
+        assert client.post("/tasks/answer/undo").json() == {"example_id": first}
+        html = client.get("/tasks/answer/label").text
+        assert example_on(html) == first
+        assert 'data-answer="too quick"' in html
+        assert "You took this answer back" in html
 
 
 def test_many_people_at_once_over_http_keep_the_overlap(start):
-    one = start(examples=25, label="overlap = 2")
+    names = [f"person {n}" for n in range(6)]
+    people = {"ada": "admin"} | dict.fromkeys(names, "annotator")
+    one = start("[label]\noverlap = 2", examples=20, people=people)
 
     def work(name: str) -> None:
         with one.client(name) as client:
-            while (item := client.get("/label.json").json()["example"]) is not None:
-                sent = answer_for(item["id"], f"{name} {item['id']}")
-                assert client.post("/label", json=sent).status_code == 201
-                assert client.post("/label", json=sent).status_code == 200
+            client.headers["X-CSRF-Token"] = csrf_of(client)
+            while item := example_on(client.get("/tasks/answer/label").text):
+                sent = answer_for(item, f"{name} {item}", name)
+                assert client.post("/tasks/answer/label", json=sent).status_code == 201
+                assert client.post("/tasks/answer/label", json=sent).status_code == 200
 
-    threads = [threading.Thread(target=work, args=(f"person {n}",)) for n in range(8)]
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -307,140 +363,212 @@ def test_many_people_at_once_over_http_keep_the_overlap(start):
     assert Counter(a.example_id for a in one.annotations()) == {e.id: 2 for e in one.examples}
 
 
+# Guidelines
+
+
+def test_guidelines_are_markdown_and_kept_by_version(start):
+    one = start()
+    (one.project.root / "guidelines.md").write_text("# Rules\n\nBe **kind**.\n")
+    with one.client() as client:
+        html = client.get("/tasks/answer/label").text
+        assert "<strong>kind</strong>" in html
+        version = re.search(r'data-guidelines="([^"]+)"', html)[1]
+        sent = answer_for(example_on(html), "1", me(client), guideline_version=version)
+        assert client.post("/tasks/answer/label", json=sent).status_code == 201
+    assert one.annotations()[0].guideline_version == version
+    assert version == content_hash("# Rules\n\nBe **kind**.\n")
+    with one.store.reading() as connection:
+        assert read_guidelines(connection, version).startswith("# Rules")
+
+
+def test_an_admin_edits_the_guidelines_and_everybody_sees_what_changed(start):
+    one = start(people=PEOPLE)
+    file = one.project.root / "guidelines.md"
+    file.write_text("# Rules\n\nBe kind.\n")
+    with one.client("ada") as client:
+        html = client.get("/tasks/answer/guidelines/edit").text
+        form = {
+            "text": "# Rules\r\n\r\nBe brief & kind.\r\n",
+            "instead_of": re.search(r'name="instead_of" value="([^"]+)"', html)[1],
+            "csrf": csrf_of(client),
+        }
+        assert client.post("/tasks/answer/guidelines/edit", data=form).status_code == 303
+        assert file.read_text() == "# Rules\n\nBe brief & kind.\n"
+        # From the same beginning again: somebody has changed them meanwhile.
+        late = client.post("/tasks/answer/guidelines/edit", data={**form, "text": "mine <b>"})
+        assert late.status_code == 422
+        assert "changed since you read them" in late.text
+        assert "mine &lt;b&gt;" in late.text
+    with one.client("ann") as client:
+        history = client.get("/tasks/answer/guidelines").text
+        assert history.index("by ada") < history.index("changed in the file")
+        shown = client.get("/tasks/answer/guidelines/2").text
+        assert "".join(re.findall(r"<ins>(.*?)</ins>", shown)).strip() == "brief &amp;"
+        assert client.get("/tasks/answer/guidelines/3").status_code == 404
+
+
 # Review
 
 
-def submit_two_answers(one: Studio, config: Task | None = None) -> Example:
-    for person, text in (("ann", "yes"), ("bob", "no")):
-        submit(
-            one.store,
-            config or Task(),
-            Annotation(one.examples[0].id, "answer", text, person, f"by {person}"),
-            now=NOW,
-        )
+def dispute(one: Studio) -> Example:
+    one.answer("ann", one.examples[0], "yes")
+    one.answer("bob", one.examples[0], "no")
     return one.examples[0]
 
 
 @pytest.mark.parametrize(
-    ("form", "decided"),
-    [({"pick": "by bob"}, "no"), ({"pick": "other", "other": "perhaps"}, "perhaps")],
+    ("form", "decided"), [({"pick": 1}, "no"), ({"pick": "other", "answer": "perhaps"}, "perhaps")]
 )
 def test_a_reviewer_decides(start, form, decided):
-    one = start()
-    item = submit_two_answers(one)
+    one = start("[label]\noverlap = 2", people=PEOPLE)
+    item = dispute(one)
     with one.client("eve") as client:
-        data = client.get("/review.json").json()
-        assert (data["open"], data["example"]["id"]) == (1, item.id)
-        assert [a["answer"] for a in data["annotations"]] == ["yes", "no"]
-        form = {"example_id": item.id, "action": "decide", **form}
-        assert client.post("/review", data=form).headers["location"] == "/review"
-        assert "Nothing to review" in client.get("/review").text
+        html = client.get("/tasks/answer/review").text
+        picks = re.findall(r'name="pick" value="([^"]+)" data-answer="([^"]+)"', html)
+        assert [answer for _, answer in picks] == ["yes", "no"]
+        if isinstance(form["pick"], int):
+            form = {"pick": picks[form["pick"]][0]}
+        sent = {"example_id": item.id, "action": "decide", "csrf": csrf_of(client), **form}
+        answered = client.post("/tasks/answer/review", data=sent)
+        assert answered.headers["location"] == "/tasks/answer/review"
+        assert "Nothing to review" in client.get("/tasks/answer/review").text
     with one.store.reading() as connection:
         [kept] = read_resolutions(connection, task="answer")
     assert (kept.answer, kept.resolved_by) == (decided, "eve")
 
 
 def test_a_reviewer_excludes_with_a_reason_or_goes_on(start):
-    one = start()
-    item = submit_two_answers(one)
-    flag = Annotation(one.examples[1].id, "answer", "a card number", "ann", "f", status="flagged")
-    submit(one.store, Task(), flag, now=NOW)
+    one = start("[label]\noverlap = 2", people=PEOPLE)
+    item = dispute(one)
+    one.answer("ann", one.examples[1], "a card number", status="flagged")
     with one.client("eve") as client:
-        assert "a card number" in client.get(f"/review?after={item.id}").text
-        form = {"example_id": item.id, "action": "exclude"}
-        assert client.post("/review", data=form).status_code == 422
-        assert client.post("/review", data={**form, "reason": "private"}).status_code == 303
-        assert client.post("/review", data={**form, "action": "decide"}).status_code == 422
-        assert client.get("/review.json").json()["open"] == 1
+        page = f"/tasks/answer/review?after={item.id}"
+        assert "a card number" in client.get(page).text
+        form = {"example_id": item.id, "action": "exclude", "csrf": csrf_of(client)}
+        assert client.post("/tasks/answer/review", data=form).status_code == 422
+        excluded = client.post("/tasks/answer/review", data={**form, "reason": "private"})
+        assert excluded.status_code == 303
+        undecided = client.post("/tasks/answer/review", data={**form, "action": "decide"})
+        assert undecided.status_code == 422
     with one.store.reading() as connection:
         assert read_exclusions(connection) == {item.id: "private"}
 
 
-# Who is let in
+def test_a_blind_review_shows_no_answer_before_it_is_asked_for(start):
+    one = start("[label]\noverlap = 2\nblind_review = true", people=PEOPLE)
+    one.answer("ann", one.examples[0], "first opinion")
+    one.answer("bob", one.examples[0], "second opinion")
+    with one.client("eve") as client:
+        blind = client.get("/tasks/answer/review").text
+        assert "opinion" not in blind
+        assert "ann" not in re.findall(r">\s*(\w+)\s*<", blind)
+        asked = client.get("/tasks/answer/review?shown=true").text
+        assert "first opinion" in asked
+        assert "second opinion" in asked
 
 
-def test_other_names_for_this_machine_are_refused(start):
-    one = start()
-    for host, status in (
-        (f"127.0.0.1:{one.port}", 200),
-        (f"localhost:{one.port}", 200),
-        ("[::1]", 200),
-        ("evil.example", 403),
-        (f"localhost.evil.example:{one.port}", 403),
-        ("192.168.0.7", 403),
-        ("", 403),
-    ):
-        connection = http.client.HTTPConnection("127.0.0.1", one.port)
-        connection.putrequest("GET", "/", skip_host=True)
-        connection.putheader("Host", host)
-        connection.endheaders()
-        assert connection.getresponse().status == status, host
-        connection.close()
+# Browse and bulk actions, import and export
 
 
-def test_pages_from_elsewhere_cannot_write(start):
-    one = start()
+def test_examples_are_found_by_text_metadata_and_status(start):
+    items = [
+        example(1, "a lost parcel", metadata={"city": "New York"}),
+        example(2, "a broken <b>lamp</b>"),
+        example(3, "parcel and lamp"),
+    ]
+    one = start(examples=items)
+    one.answer("ann", items[2], "sorry")
     with one.client() as client:
-        sent = answer_for(one.examples[0].id, "1")
-        for headers in (
-            {"origin": "https://evil.example"},
-            {"origin": "null"},
-            {"origin": f"http://127.0.0.1:{one.port + 1}"},
-            {"sec-fetch-site": "cross-site"},
-            {"sec-fetch-site": "same-site", "origin": one.url},
+        for query, found in (
+            ({}, [0, 1, 2]),
+            ({"text": "parcel"}, [0, 2]),
+            ({"text": "parcel -lamp"}, [0]),
+            ({"metadata": 'city="New York"'}, [0]),
+            ({"status": "submitted", "annotator": "ann"}, [2]),
+            ({"status": "unlabelled"}, [0, 1]),
+            ({"source": "elsewhere"}, []),
         ):
-            assert client.post("/label", json=sent, headers=headers).status_code == 403
-            form = {"name": "mallory"}
-            assert client.post("/annotator", data=form, headers=headers).status_code == 403
-        assert one.annotations() == []
-        # A form that another page may post is never JSON.
-        plain = {"content-type": "text/plain"}
-        body = json.dumps(sent)
-        assert client.post("/label", content=body, headers=plain).status_code == 422
-        same = {"origin": one.url, "sec-fetch-site": "same-origin"}
-        assert client.post("/label", json=sent, headers=same).status_code == 201
+            html = client.get("/tasks/answer/browse", params=query).text
+            ids = re.findall(r'name="ids" value="(\w+)"', html)
+            assert ids == [items[n].id for n in found], query
+        assert "<b>lamp" not in client.get("/tasks/answer/browse").text
+        for wrong in ({"metadata": "city"}, {"status": "lost"}, {"more": "1"}):
+            assert client.get("/tasks/answer/browse", params=wrong).status_code == 422
 
 
-def test_the_studio_stays_on_this_machine(tmp_path):
-    project = init_project(tmp_path)
-    for host in ("0.0.0.0", "192.168.0.7", "example.org"):
-        with pytest.raises(ConfigError, match="sign in"):
-            studio(project, host=host)
+def test_a_bulk_action_says_how_many_and_asks_first(start):
+    one = start(examples=30)
+    with one.client() as client:
+        form = {"action": "exclude", "reason": "a test", "filters": "text=question"}
+        chosen = {**form, "ids": [one.examples[0].id, one.examples[1].id]}
+        question = client.post("/tasks/answer/bulk", data=chosen).text
+        assert "Exclude 2 examples?" in question
+        everything = {**form, "all_found": "true"}
+        assert "Exclude 30 examples?" in client.post("/tasks/answer/bulk", data=everything).text
+        with one.store.reading() as connection:
+            assert read_exclusions(connection) == {}
+        done = client.post("/tasks/answer/bulk", data={**chosen, "confirmed": "true"}).text
+        assert "2 excluded." in done
+        nothing = client.post("/tasks/answer/bulk", data=form)
+        assert (nothing.status_code, "no example was chosen" in nothing.text) == (422, True)
+        for action, fields, said in (
+            ("assign", {"annotators": "ann, bob"}, "30 assigned to ann, bob."),
+            ("prioritise", {"priority": "2.5"}, "30 have the priority 2.5."),
+            ("gold", {"answer": "yes"}, "30 are gold items."),
+        ):
+            sent = {**everything, "action": action, "confirmed": "true", **fields}
+            assert said in client.post("/tasks/answer/bulk", data=sent).text
+    with one.store.reading() as connection:
+        assert set(read_exclusions(connection)) == {e.id for e in one.examples[:2]}
 
 
-def test_a_taken_port_is_one_message(tmp_path):
-    project = init_project(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ResourceError, match=f"port {port}"):
-            studio(project, port=port)
-        command = ["from burnish.cli import main; main()", "studio", "--port", str(port)]
-        done = subprocess.run(
-            [sys.executable, "-c", *command], cwd=tmp_path, capture_output=True, text=True
-        )
-    assert done.returncode == 2
-    assert f"port {port}" in done.stderr
-    assert "Traceback" not in done.stderr
-    with pytest.raises(ConfigError, match="port = 99999"):
-        studio(project, port=99999)
+def test_labels_go_out_and_come_back(start, tmp_path):
+    one = start()
+    for item in one.examples[:3]:
+        one.answer("ann", item, f"answer to {item.conversation.messages[0].content}", seconds=2)
+    with one.client() as client:
+        page = client.get("/tasks/answer/exchange").text
+        for address in re.findall(r'href="(/tasks/answer/export[^"]+)"', page):
+            exported = client.get(address)
+            assert exported.status_code == 200, address
+            assert "attachment" in exported.headers["content-disposition"]
+            file = re.search(r'filename="([^"]+)"', exported.headers["content-disposition"])[1]
+            sent = {"file": (file, exported.content)}
+            back = client.post("/tasks/answer/import", files=sent)
+            assert "0 added, 3 known already" in back.text, address
+        wrong = client.post("/tasks/answer/import", files={"file": ("a.jsonl", b"{broken")})
+        assert wrong.status_code == 200
+        assert "refused 1" in wrong.text
+        unknown = client.post("/tasks/answer/import", files={"file": ("../../x.exe", b"MZ")})
+        assert unknown.status_code == 422
 
 
-def test_the_command_serves_and_stops(tmp_path):
-    init_project(tmp_path)
-    command = "from burnish.cli import main; main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", command, "studio", "--port", "0"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        url = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
-        assert "Overview" in httpx.get(url, timeout=60).text
-        process.send_signal(2)
-        _, errors = process.communicate(timeout=60)
-    assert "Traceback" not in errors
-    assert (tmp_path / "burnish.db").exists()
+# People
+
+
+def test_an_admin_adds_somebody_changes_and_removes_them(start):
+    one = start(people=PEOPLE)
+    with one.client("ada") as client:
+        token = {"csrf": csrf_of(client)}
+        form = {"name": "zoe", "password": PASSWORD, "role": "annotator", **token}
+        assert client.post("/people", data=form).status_code == 303
+        assert client.post("/people", data=form).status_code == 422
+        with one.client("zoe") as zoe:
+            assert zoe.get("/people").status_code == 403
+            client.post("/people/zoe/role", data={"role": "admin", **token})
+            assert zoe.get("/").status_code == 303  # signed out by it
+        made = client.post("/people/zoe/tokens", data={"token_name": "script", **token})
+        bearer = re.search(r"burnish_[\w-]+", made.text)[0]
+        assert bearer not in client.get("/people/zoe").text
+        asked = httpx.get(f"{one.url}/people", headers={"authorization": f"Bearer {bearer}"})
+        assert asked.status_code == 200
+        ended = {"token_name": "script", **token}
+        assert client.post("/people/zoe/tokens/remove", data=ended).status_code == 303
+        client.post("/people/zoe/remove", data=token)
+        assert "removed" in client.get("/people/zoe").text
+        last = client.post("/people/ada/remove", data=token)
+        assert (last.status_code, "last admin" in last.text) == (422, True)
+        assert client.get("/people/nobody").status_code == 404
 
 
 # Artefacts
@@ -472,13 +600,11 @@ def test_artefacts_are_listed_with_their_lineage(start):
     one = start()
     snapshot, report = make_artefacts(one)
     with one.client() as client:
-        listed = client.get("/artefacts.json").json()["artefacts"]
-        assert [a["id"] for a in listed] == [report, snapshot]
-        assert listed[0]["parents"] == [snapshot]
-        data = client.get(f"/artefacts/{snapshot}.json").json()
-        assert [a["id"] for a in data["led_to"]] == [report]
-        assert data["facts"]["items"] == 3
-        assert set(data["files"]) == {"train.parquet", "notes/read me.txt"}
+        listed = client.get("/artefacts").text
+        assert listed.index(f"/artefacts/{report}") < listed.index(f"/artefacts/{snapshot}")
+        page = client.get(f"/artefacts/{snapshot}").text
+        assert f"/artefacts/{report}" in page
+        assert "notes/read me.txt" in page
         page = client.get(f"/artefacts/{report}").text
         assert f"/artefacts/{snapshot}" in page
         assert "&lt;b&gt;" in page or "\\u003cb\\u003e" in page
@@ -487,7 +613,7 @@ def test_artefacts_are_listed_with_their_lineage(start):
         assert "no manifest.json" in client.get(f"/artefacts/{report}").text
 
 
-def test_an_artefacts_files_have_no_rights(start, tmp_path):
+def test_an_artefacts_files_have_no_rights(start):
     one = start()
     snapshot, report = make_artefacts(one)
     with one.client() as client:
@@ -532,223 +658,22 @@ def test_no_path_leads_out_of_an_artefact(start, tmp_path):
         connection.close()
 
 
-# In a browser
+# The command
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def page(browser):
-    context = browser.new_context()
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page
-    context.close()
-    assert faults == []
-
-
-def sign_in(page, one: Studio, name: str = "Dana") -> None:
-    page.goto(f"{one.url}/label")
-    page.keyboard.type(name)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#answer")
-    page.wait_for_load_state()
-
-
-def shown(page) -> str:
-    return page.get_attribute("#work", "data-example")
-
-
-def wait_for_next(page, before: str) -> None:
-    page.wait_for_function(
-        "before => (document.getElementById('work')?.dataset.example ?? '') !== before", arg=before
-    )
-    page.wait_for_load_state()
-
-
-def test_a_days_work_by_keyboard_through_reload_and_restart(start, page):
-    one = start(examples=4)
-    sign_in(page, one)
-    first = shown(page)
-    page.keyboard.type("the first answer")
-    page.keyboard.press("Control+Enter")
-    wait_for_next(page, first)
-
-    second = shown(page)
-    page.keyboard.type("half an ans")
-    page.reload()
-    assert shown(page) == second
-    assert page.input_value("#text") == "half an ans"
-    page.wait_for_function("document.activeElement.id === 'text'")
-    page.keyboard.type("wer, finished")
-
-    one.stop()
-    page.keyboard.press("Control+Enter")
-    page.wait_for_selector("#status:not([hidden])")
-    assert "kept in this browser" in page.inner_text("#status")
-    assert len(one.annotations()) == 1
-    one.start()
-    wait_for_next(page, second)
-
-    third = shown(page)
-    page.keyboard.press("Escape")
-    page.keyboard.press("?")
-    assert page.is_visible("#keys")
-    page.keyboard.press("Escape")
-    page.keyboard.press("s")
-    wait_for_next(page, third)
-
-    fourth = shown(page)
-    page.keyboard.press("Escape")
-    page.keyboard.press("f")
-    page.keyboard.type("spam")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("text=Nothing left for you")
-
-    kept = {a.example_id: a for a in one.annotations()}
-    assert len(one.annotations()) == 4
-    assert kept[first].answer == "the first answer"
-    assert kept[second].answer == "half an answer, finished"
-    assert (kept[third].status, kept[fourth].status) == ("skipped", "flagged")
-    assert kept[fourth].answer == "spam"
-    assert all(a.annotator == "Dana" and a.guideline_version for a in kept.values())
-    assert all(0 < a.seconds < 60 for a in kept.values())
-
-
-def test_an_answer_whose_confirmation_was_lost_is_sent_again_and_kept_once(start, page):
-    one = start(examples=2)
-    sign_in(page, one)
-    first = shown(page)
-    lost = []
-
-    def lose_the_answer(route):
-        if route.request.method == "POST" and not lost:
-            lost.append(route.fetch().status)
-            route.abort()
-        else:
-            route.continue_()
-
-    page.route("**/label", lose_the_answer)
-    page.keyboard.type("once")
-    page.keyboard.press("Control+Enter")
-    wait_for_next(page, first)
-    assert lost == [201]
-    assert [a.answer for a in one.annotations()] == ["once"]
-
-
-def test_unsent_work_survives_closing_the_page(start, page):
-    one = start(examples=2)
-    sign_in(page, one)
-    first = shown(page)
-    page.route("**/label", lambda r: r.abort() if r.request.method == "POST" else r.continue_())
-    page.keyboard.type("written offline")
-    page.keyboard.press("Control+Enter")
-    page.wait_for_selector("#status:not([hidden])")
-    page.goto("about:blank")
-    page.unroute("**/label")
-    page.goto(f"{one.url}/label")
-    wait_for_next(page, first)
-    assert [a.answer for a in one.annotations()] == ["written offline"]
-
-
-def test_choices_by_digit_and_by_filter(start, page):
-    words = "one two three four five six seven eight nine ten"
-    names = [f"intent_{word}" for word in re.split(" ", words)]
-    one = start(examples=5, label=f"choices = {json.dumps([*names, 'refund'])}")
-    sign_in(page, one)
-    typed = ["r", "e", "f", "Enter", "Enter"]
-    moved = ["ArrowDown", "ArrowDown", "Enter"]
-    # After a choice letters still filter: an S is no skip until Esc has been pressed.
-    changed_mind = ["3", "ArrowDown", "s", "e", "v", "Enter", "Control+Enter"]
-    for keys in (["3", "Enter"], ["0", "Control+Enter"], typed, moved, changed_mind):
-        before = shown(page)
-        for key in keys:
-            page.keyboard.press(key)
-        wait_for_next(page, before)
-    assert [a.answer for a in one.annotations()] == [
-        "intent_three",
-        "intent_ten",
-        "refund",
-        "intent_two",
-        "intent_seven",
-    ]
-
-
-def test_a_choice_that_is_a_digit_is_meant_by_that_digit(start, page):
-    one = start(examples=1, label='choices = ["0", "1", "2"]')
-    sign_in(page, one)
-    page.keyboard.press("1")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("text=Nothing left for you")
-    assert one.annotations()[0].answer == "1"
-
-
-def test_a_draft_is_edited_and_an_empty_answer_is_not_sent(start, page):
-    one = start(examples=0)
-    drafted = Conversation((Message("user", "Hi"), Message("assistant", "\nHello")))
-    one.add(Example(drafted, source="test"))
-    sign_in(page, one)
-    assert page.input_value("#text") == "\nHello"
-    page.fill("#text", " ")
-    page.keyboard.press("Control+Enter")
-    assert "empty" in page.inner_text("#status")
-    page.fill("#text", "Good day")
-    page.keyboard.press("Control+Enter")
-    page.wait_for_selector("text=Nothing left for you")
-    assert [a.answer for a in one.annotations()] == ["Good day"]
-
-
-def test_a_record_runs_no_script_and_a_report_neither(start, page):
-    one = start(examples=0)
-    one.add(
-        example(
-            0, "<img src=x onerror=\"document.title='ran'\"><script>document.title='ran'</script>"
-        )
-    )
-    make_artefacts(one)
-    sign_in(page, one)
-    assert "<img src=x" in page.inner_text(".turn .text")
-    assert page.title() != "ran"
-    page.goto(f"{one.url}/artefacts")
-    page.click("text=Open the report")
-    page.wait_for_selector("text=+41 points")
-    assert page.title() == "report"
-
-
-def test_review_by_keyboard(start, page):
-    one = start()
-    submit_two_answers(one)
-    sign_in(page, one, "Eve")
-    page.goto(f"{one.url}/review")
-    page.keyboard.press("2")
-    page.keyboard.press("Control+Enter")
-    page.wait_for_selector("text=Nothing to review")
-    with one.store.reading() as connection:
-        [kept] = read_resolutions(connection, task="answer")
-    assert (kept.answer, kept.resolved_by) == ("no", "Eve")
-
-
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
-def test_no_page_is_wider_than_the_screen(start, page, width, height):
-    one = start(label=f'choices = ["{"long_" * 12}", "no"]')
-    submit_two_answers(one, Task())
-    make_artefacts(one)
-    page.set_viewport_size({"width": width, "height": height})
-    sign_in(page, one, "A person with a long name of sixty characters or nearly so many")
-    for path in (*PAGES, f"/artefacts/{one.project.artefacts()[0].id}"):
-        page.goto(one.url + path)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+def test_the_command_serves_and_stops(tmp_path):
+    init_project(tmp_path)
+    command = "from burnish.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", command, "studio", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        url = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+        assert "Tasks" in httpx.get(url, timeout=60).text
+        process.send_signal(2)
+        _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert (tmp_path / "burnish.db").exists()

@@ -126,14 +126,18 @@ def duration(seconds: float) -> str:
 
 def agreement_facts(agreement: Agreement) -> dict[str, str]:
     """Each statistic with its interval, for `print_facts`."""
-    facts = {
-        "percent": _estimate(agreement.percent),
-        "Krippendorff's alpha": _estimate(agreement.krippendorff_alpha),
-        "Fleiss' kappa": _estimate(agreement.fleiss_kappa),
-    }
-    for (first, second), kappa in agreement.cohen_kappa.items():
-        facts[f"Cohen's kappa, {first} and {second}"] = _estimate(kappa)
+    facts = {measure.name: _estimate(measure.estimate) for measure in agreement.measures}
+    for pair in agreement.pairs:
+        name = f"{agreement.pair_measure}, {pair.first} and {pair.second}"
+        facts[name] = _estimate(pair.estimate)
     return facts
+
+
+def share(estimate: Estimate) -> str | None:
+    """A mean of likeness and what it rests on; None where there is nothing to show."""
+    if estimate.value is None:
+        return None
+    return f"{estimate.value:.1%} of {estimate.examples:,}"
 
 
 def _estimate(estimate: Estimate) -> str:

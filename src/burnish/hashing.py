@@ -11,10 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+# Made once: `json.dumps` makes an encoder a call, a fifth of the time a short record takes.
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
 
 def canonical_json(value: Any) -> str:
     """One text for one value, whatever the order its keys were given in."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _encode(value)
 
 
 def content_hash(value: Any) -> str:

@@ -31,4 +31,6 @@ _STYLE: dict[str, Any] = {
     "unit_scale": True,
     "mininterval": 0.1 if sys.stderr.isatty() else 10.0,
     "file": None,
+    # A bar inside another one goes when it is done.
+    "leave": None,
 }

@@ -275,5 +275,10 @@ def _walk(start: str, edges: Mapping[str, list[str]]) -> list[str]:
 
 
 def utc_now() -> str:
-    """The time as ISO 8601 in UTC, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    """The time, as `timestamp` writes it."""
+    return timestamp(datetime.now(UTC))
+
+
+def timestamp(time: datetime) -> str:
+    """A time as ISO 8601 in UTC, to the millisecond: texts in this form sort by time."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -32,6 +32,7 @@ from burnish.store.answers import Answered, read_answered
 from burnish.store.examples import count_examples, read_subject_prompts
 from burnish.store.findings import count_exclusions
 from burnish.store.log import append_log, verify_log
+from burnish.tasks import Task, find_task
 from burnish.types import SPLITS, Snapshot, Split
 
 _SPLIT_NAMES: Mapping[str, Split] = {
@@ -77,8 +78,8 @@ class SnapshotConfig:
     split_field: str | None = None
     """Name of the metadata field that says each example's split, instead of the fractions: train,
     validation (val, valid, dev) or test."""
-    task: str = "answer"
-    """The labelling task whose answers are frozen."""
+    task: str | None = None
+    """Name of the labelling task whose answers are frozen; None is the project's only task."""
     name: str | None = None
     """A name to find the snapshot by, beside its id."""
 
@@ -104,9 +105,9 @@ class SnapshotResult(Snapshot):
     is_new: bool
     """False where the same content had been frozen before; that snapshot is this one."""
     left_out: Mapping[str, int]
-    """How many examples were left out: unlabelled, disagreement, flagged, excluded."""
+    """How many examples were left out: unlabelled, disagreement, flagged, rejected, excluded."""
     left_out_ids: Mapping[str, tuple[str, ...]]
-    """The first 20 ids of each kind that waits for a person."""
+    """The first 20 ids of each kind but excluded."""
     straddling: int
     """Prompts that `split_field` puts into more than one split; 0 for splits by fraction."""
 
@@ -136,18 +137,21 @@ def snapshot(config: SnapshotConfig, store: Store, project: Project) -> Snapshot
 
     Raises:
         ProjectError: there is nothing to freeze, or the fractions leave nothing to train on.
-        InputError: an example's `split_field` is missing or names no split.
+        ConfigError: there is no such task, or none was named and there are several.
+        InputError: an example's `split_field` is missing or names no split, or an answer is of
+            another kind than the task now is.
     """
+    task = find_task(project, config.task)
     folder = project.folder("snapshot")
     building = folder / f".new-{os.getpid()}"
     with replaced_folder(building) as temporary:
         with store.reading() as connection:
-            tally = _write(config, connection, temporary)
+            tally = _write(config, task, connection, temporary)
             log_head = verify_log(connection)
         facts = {
             "examples": tally.examples,
             "left_out": tally.left_out,
-            "settings": asdict(config),
+            "settings": {**asdict(config), "task": task.name},
             "store_log": asdict(log_head),
         }
         snapshot_id = seal_artefact(temporary, "snapshot", (), facts)
@@ -172,12 +176,12 @@ def snapshot(config: SnapshotConfig, store: Store, project: Project) -> Snapshot
     )
 
 
-def _write(config: SnapshotConfig, connection: Connection, folder: Path) -> _Tally:
+def _write(config: SnapshotConfig, task: Task, connection: Connection, folder: Path) -> _Tally:
     """One Parquet file per split that has examples."""
     tally = _Tally()
     with ExitStack() as files:
         writers: dict[Split, _SplitFile] = {}
-        for answered, split in _choose(config, connection, tally):
+        for answered, split in _choose(config, task, connection, tally):
             if split not in writers:
                 writers[split] = files.enter_context(_SplitFile(folder / f"{split}.parquet"))
             writers[split].add(_row(answered))
@@ -191,7 +195,7 @@ def _write(config: SnapshotConfig, connection: Connection, folder: Path) -> _Tal
 
 
 def _choose(
-    config: SnapshotConfig, connection: Connection, tally: _Tally
+    config: SnapshotConfig, task: Task, connection: Connection, tally: _Tally
 ) -> Iterator[tuple[Answered, Split]]:
     splitter = Splitter(
         read_subject_prompts(connection),
@@ -199,7 +203,7 @@ def _choose(
         test=config.test,
         seed=config.seed,
     )
-    stream = read_answered(connection, task=config.task)
+    stream = read_answered(connection, task)
     total = count_examples(connection)
     for answered in progress(stream, "freezing", unit=" examples", total=total):
         if answered.status != "answered":

@@ -55,7 +55,8 @@ class Task:
     """How long an example is kept for the annotator it was shown to. Answers that come later are
     kept all the same."""
     rule: ResolutionRule = "unanimous"
-    """How answers settle an example without a person: all equal, or more than half of them."""
+    """How answers settle an example without a person: all equal, or more than half of them; what
+    that is for each kind is told in `label.rules`."""
     gold_every: int = 0
     """About one example in so many that an annotator gets is a gold item; 0 for none."""
     blind_review: bool = False
@@ -78,12 +79,14 @@ class Task:
             faults.append(f"gold_every = {self.gold_every}: must be 0, or 2 or more")
         if self.max_length < 1:
             faults.append(f"max_length = {self.max_length}: must be 1 or more")
-        low, high = self.scale
-        if low >= high:
+        if len(self.scale) != 2 or self.scale[0] >= self.scale[1]:
             faults.append(f"scale = {list(self.scale)}: must be a lowest and a higher number")
-        stripped = [choice.strip() for choice in self.choices]
-        if len(set(stripped)) < len(stripped) or "" in stripped:
-            faults.append(f"choices = {list(self.choices)}: must be different and not empty")
+        trimmed = {choice.strip() for choice in self.choices} - {""}
+        if trimmed != set(self.choices) or len(trimmed) < len(self.choices):
+            faults.append(
+                f"choices = {list(self.choices)}: must be different, not empty, and without white "
+                "space around them"
+            )
         if self.kind in _CHOOSING and not self.choices:
             faults.append(f"kind = {self.kind!r} needs choices")
         if self.kind not in _CHOOSING and self.choices:
@@ -125,7 +128,8 @@ def find_task(project: Project, name: str | None = None) -> Task:
         return next(iter(tasks.values()))
     if name is None:
         raise ConfigError(
-            f"the project has several tasks: {', '.join(tasks)}", do="say which: --task NAME"
+            f"the project has several tasks: {', '.join(tasks)}",
+            do="say which: --task NAME, or `task` in the command's table of burnish.toml",
         )
     if name not in tasks:
         raise ConfigError(f"there is no task {name!r}{did_you_mean(name, tasks)}")

@@ -32,7 +32,9 @@ class Trace:
     """`example`, `annotation`, or the artefact's kind."""
     example: Example | None = None
     annotations: tuple[Annotation, ...] = ()
-    resolution: Resolution | None = None
+    """Of every task."""
+    resolutions: tuple[Resolution, ...] = ()
+    """The newest of each task."""
     exclusion: str | None = None
     """Why the example is kept out of snapshots, if it is."""
     made_from: tuple[ArtefactRecord, ...] = ()
@@ -64,20 +66,14 @@ def trace(reference: str, store: Store, project: Project) -> Trace:
                 do="`burnish studio` lists them; an artefact's id stands in its manifest.json",
             )
         given = tuple(read_annotations(connection, example_id=example.id))
-        tasks = {a.task for a in given} or {"answer"}
-        decided = [
-            r
-            for t in tasks
-            for r in read_resolutions(connection, task=t)
-            if r.example_id == example.id
-        ]
+        decided = {r.task: r for r in read_resolutions(connection, example_id=example.id)}
         exclusion = read_exclusions(connection).get(example.id)
     return Trace(
         id=reference,
         kind="annotation" if annotation else "example",
         example=example,
         annotations=given,
-        resolution=decided[-1] if decided else None,
+        resolutions=tuple(decided.values()),
         exclusion=exclusion,
         led_to=_descendants(_snapshots_with(example.id, project), project),
     )
@@ -107,8 +103,14 @@ def _snapshots_with(example_id: str, project: Project) -> list[ArtefactRecord]:
     return [
         record
         for record in project.artefacts()
-        if record.kind == "snapshot" and example_id in _column([record], "example_id")
+        if record.kind == "snapshot" and _holds(record, example_id)
     ]
+
+
+def _holds(snapshot: ArtefactRecord, example_id: str) -> bool:
+    wanted = [("example_id", "=", example_id)]
+    parts = snapshot.path.glob("*.parquet")
+    return any(pq.read_table(p, columns=["example_id"], filters=wanted).num_rows for p in parts)
 
 
 def _descendants(records: Iterable[ArtefactRecord], project: Project) -> tuple[ArtefactRecord, ...]:
@@ -121,14 +123,9 @@ def _descendants(records: Iterable[ArtefactRecord], project: Project) -> tuple[A
 
 
 def _annotators(snapshots: Iterable[ArtefactRecord]) -> tuple[tuple[str, int], ...]:
-    counts = Counter(name for names in _column(snapshots, "annotators") for name in names)
-    return tuple(counts.most_common())
-
-
-def _column(snapshots: Iterable[ArtefactRecord], name: str) -> list[list[str]] | list[str]:
-    """One column of all parts of some snapshots."""
-    values = []
+    counts: Counter[str] = Counter()
     for record in snapshots:
         for part in sorted(record.path.glob("*.parquet")):
-            values += pq.read_table(part, columns=[name]).column(name).to_pylist()
-    return values
+            for batch in pq.ParquetFile(part).iter_batches(columns=["annotators"]):
+                counts.update(name for names in batch[0].to_pylist() for name in names)
+    return tuple(counts.most_common())

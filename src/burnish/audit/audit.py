@@ -11,10 +11,12 @@ from burnish.audit.empty_answer import empty_answer
 from burnish.audit.exact_duplicate import ExactDuplicates
 from burnish.audit.template_token_leak import template_token_leak
 from burnish.progress import progress
+from burnish.project import Project
 from burnish.store import Store
 from burnish.store.answers import Answered, read_answered
 from burnish.store.examples import count_examples
 from burnish.store.findings import count_survivors, exclude, replace_findings
+from burnish.tasks import find_task
 from burnish.types import Finding
 
 _CHECKS_OF_ONE = (empty_answer, answer_equals_prompt, template_token_leak)
@@ -27,8 +29,8 @@ class AuditConfig:
     fix: bool = False
     """Exclude what is safe to exclude: later exact duplicates and empty answers. Nothing is
     deleted; an exclusion keeps its reason."""
-    task: str = "answer"
-    """The labelling task whose answers are audited."""
+    task: str | None = None
+    """Name of the labelling task whose answers are audited; None is the project's only task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +44,19 @@ class AuditResult:
     """For each source: examples received, and those not excluded by this or an earlier audit."""
 
 
-def audit(config: AuditConfig, store: Store) -> AuditResult:
+def audit(config: AuditConfig, store: Store, project: Project) -> AuditResult:
     """Check every example that is not excluded, with the answer in force (`store.answers`).
 
     The findings replace those of the audit before. Memory: 96 bytes an example, and the findings.
+
+    Raises:
+        ConfigError: there is no such task, or none was named and there are several.
+        InputError: an answer is of another kind than the task now is.
     """
+    task = find_task(project, config.task)
     with store.reading() as connection:
         total = count_examples(connection)
-        stream = read_answered(connection, task=config.task)
+        stream = read_answered(connection, task)
         findings = _check(progress(stream, "auditing", unit=" examples", total=total))
     with store.writing() as connection:
         replace_findings(connection, findings, actor="audit")

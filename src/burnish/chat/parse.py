@@ -37,9 +37,7 @@ def parse(ids: Sequence[int], template: ChatTemplate) -> Message:
 def answer_text(ids: Sequence[int], template: ChatTemplate) -> str:
     """The text of the answer that `parse` reads, its tool calls as written."""
     end = next((n for n, i in enumerate(ids) if i in template.stop_ids), len(ids))
-    text: str = template.tokenizer.decode(
-        list(ids[:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
+    text = template.decode(ids[:end])
     empty_thought = template.empty_thought
     return empty_thought.sub("", text, count=1) if empty_thought else text
 

@@ -127,6 +127,13 @@ class ChatTemplate:
         encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
         return [e.ids[length:] if length else e.ids for e in encodings]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens by their names."""
+        text: str = self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
     def encode_with_begins(self, text: str) -> tuple[list[int], list[int]]:
         """Like `encode`, with the character at which each token begins, white space aside.
 

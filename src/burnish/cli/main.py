@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 from burnish import __version__
-from burnish.cli import labels, tensors, words
+from burnish.cli import labels, tensors, users, words
 from burnish.errors import ResourceError, UserError
 
 _TRAIN_MODULES = {"torch", "transformers", "peft", "safetensors", "tokenizers", "gguf"}
@@ -23,7 +23,7 @@ def burnish() -> None:
     """
 
 
-for command in (*words.COMMANDS, *labels.COMMANDS, *tensors.COMMANDS):
+for command in (*words.COMMANDS, *labels.COMMANDS, *users.COMMANDS, *tensors.COMMANDS):
     burnish.add_command(command)
 
 

@@ -86,11 +86,13 @@ def _print_source(source: SourceResult) -> None:
 
 @click.command()
 @click.option("--fix", is_flag=True, default=None, help="Exclude what is safe to exclude.")
+@click.option("--task", help="Whose answers; by default those of the project's only task.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
-def audit(fix: bool | None, as_json: bool) -> None:
+def audit(fix: bool | None, task: str | None, as_json: bool) -> None:
     """Look for duplicates, empty and conflicting answers; nothing is ever deleted."""
-    with opened_project() as (_, store):
-        result = run_audit(stage_config(AuditConfig, "audit", flags={"fix": fix}), store)
+    with opened_project() as (project, store):
+        config = stage_config(AuditConfig, "audit", flags={"fix": fix, "task": task})
+        result = run_audit(config, store, project)
     counts = Counter(finding.check for finding in result.findings)
     print_rows("findings", ("check", "count"), sorted(counts.items()))
     for finding in result.findings[:10]:
@@ -113,13 +115,13 @@ def audit(fix: bool | None, as_json: bool) -> None:
 @click.command()
 @click.option("--name", help="A name to call it by, beside its id.")
 @click.option("--split-field", help="The metadata field that says each example's split.")
+@click.option("--task", help="Whose answers; by default those of the project's only task.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
-def snapshot(name: str | None, split_field: str | None, as_json: bool) -> None:
+def snapshot(name: str | None, split_field: str | None, task: str | None, as_json: bool) -> None:
     """Freeze the labelled, audited examples for training: immutable, named by content."""
     with opened_project() as (project, store):
-        config = stage_config(
-            SnapshotConfig, "snapshot", flags={"name": name, "split_field": split_field}
-        )
+        flags = {"name": name, "split_field": split_field, "task": task}
+        config = stage_config(SnapshotConfig, "snapshot", flags=flags)
         result = run_snapshot(config, store, project)
     facts = {split: f"{count:,} examples" for split, count in result.examples.items()}
     facts |= {f"left out: {why}": f"{count:,}" for why, count in result.left_out.items()}
@@ -163,26 +165,35 @@ def _print_example(found: Trace) -> None:
     facts: dict[str, str] = {m.role: m.content for m in example.conversation.messages}
     facts |= {"source": example.source, "received": example.received_at or "-"}
     facts |= {"licence": example.licence or "-", "consent": example.consent or "-"}
-    if found.resolution is not None:
-        facts["resolved"] = f"{found.resolution.answer} (by {found.resolution.resolved_by})"
+    for decided in found.resolutions:
+        facts[f"{decided.task} resolved"] = f"{decided.answer} (by {decided.resolved_by})"
     if found.exclusion is not None:
         facts["excluded"] = found.exclusion
     print_facts(f"example {example.id}", facts)
-    columns = ("annotator", "answer", "status", "guidelines", "at")
+    columns = ("task", "annotator", "answer", "status", "guidelines", "at")
     rows = [
-        (a.annotator, a.answer, a.status, a.guideline_version[:8] or None, a.created_at)
+        (a.task, a.annotator, a.answer, a.status, a.guideline_version[:8] or None, a.created_at)
         for a in found.annotations
     ]
     print_rows("annotations", columns, rows)
 
 
 @click.command()
-@click.option("--port", type=int, default=8000, show_default=True, help="Port on this machine.")
-def studio(port: int) -> None:
-    """Open the web app: label, review, progress, artefacts. On this machine only."""
-    from burnish.web import studio as run
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; others than this machine's own need `burnish users add` first.",
+)
+@click.option("--port", type=int, default=8000, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--processes", type=int, default=1, show_default=True, help="How many share the port."
+)
+def studio(host: str, port: int, processes: int) -> None:
+    """Open the web app: label, review, progress, artefacts; and the API under /api/v1."""
+    from burnish.web.studio import studio as run
 
-    run(require_project(), port=port)
+    run(require_project(), host=host, port=port, processes=processes)
 
 
 COMMANDS: tuple[click.Command, ...] = (init, collect, audit, snapshot, trace, studio)

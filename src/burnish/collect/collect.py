@@ -5,24 +5,20 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from burnish.collect.normalise import normalise
+from burnish.collect.batches import prepare, read_batches
 from burnish.collect.sources import Source, find_sources
 from burnish.config import did_you_mean
 from burnish.errors import InputError
 from burnish.files import full_disk_is_the_users
 from burnish.progress import progress_bar
-from burnish.records import Records, Reject, read_records
-from burnish.records.rejects import keep_rejects, reject_line
+from burnish.records import Records, read_records
+from burnish.records.rejects import keep_rejects
 from burnish.store import Store
-from burnish.store.examples import add_examples
+from burnish.store.examples import add_rows
 from burnish.types import Example
-
-# Rows in one write transaction: about 0.1 s, for which an annotator's submit waits.
-_BATCH = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,51 +132,28 @@ def _collect_source(records: Records, config: CollectConfig, store: Store) -> So
         tempfile.TemporaryFile("w+", encoding="utf-8") as rejects,
         progress_bar(f"collecting {records.name}", unit="B", total=records.size) as bar,
     ):
-        rows = records.read(bar.update)
-        while batch := list(islice(rows, _BATCH)):
-            refused = [row for row in batch if isinstance(row, Reject)]
-            examples = [_prepare(row, config) for row in batch if isinstance(row, Example)]
+        for batch in read_batches(records, config):
             with store.writing() as connection:
-                added += add_examples(connection, examples, actor="collect")
-            read += len(examples)
-            without_subject += sum(not example.subject_ids for example in examples)
-            rejected.update(reject.reason.partition(":")[0] for reject in refused)
+                added += add_rows(connection, batch.rows, actor="collect")
+            read += len(batch.rows)
+            without_subject += batch.without_subject
+            rejected.update(batch.reasons)
             with full_disk_is_the_users(Path(tempfile.gettempdir())):
-                rejects.writelines(map(reject_line, refused))
+                rejects.writelines(batch.refused)
                 rejects.flush()
+            bar.update(batch.size)
             bar.set_postfix_str(f"{read + rejected.total()} rows")
         path = keep_rejects(rejects, records.name, _place(records), config.rejects)
     return SourceResult(
         records.name,
         records.format,
-        _prepare(records.sample, config),
+        prepare(records.sample, config),
         added,
         read - added,
         without_subject if config.subject else 0,
         dict(rejected.most_common()),
         path,
     )
-
-
-def _prepare(example: Example, config: CollectConfig) -> Example:
-    """The example with what the user said about the whole source."""
-    if config.normalise:
-        example = normalise(example)
-    subjects = _subjects(example, config.subject)
-    if not (config.licence or config.consent or subjects):
-        return example
-    return replace(
-        example,
-        licence=config.licence or example.licence,
-        consent=config.consent or example.consent,
-        subject_ids=subjects or example.subject_ids,
-    )
-
-
-def _subjects(example: Example, subject: str | None) -> tuple[str, ...]:
-    value = example.metadata.get(subject) if subject is not None else None
-    ids = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(str(id_) for id_ in ids if id_ not in (None, "")))
 
 
 def _place(records: Records) -> str:

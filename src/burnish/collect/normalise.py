@@ -23,6 +23,8 @@ def normalise_text(text: str) -> str:
     and an answer must stay as its author wrote it. Everything else, white space included, is kept.
     Source: Unicode Standard Annex #15.
     """
+    if text.isascii() and text.isprintable():
+        return text
     if _CONTROL.search(text):
         text = _CONTROL.sub("", _LINE_END.sub("\n", text))
     return unicodedata.normalize("NFC", text)

@@ -27,6 +27,7 @@ from burnish.console import (
     print_facts,
     print_preflight,
     print_rows,
+    share,
 )
 from burnish.demo.labels import REFUSAL, answer_of, write_labels
 from burnish.evaluate.answerer import model_answerer
@@ -34,7 +35,7 @@ from burnish.evaluate.evaluate import EvaluateConfig, evaluate
 from burnish.files import replaced_file
 from burnish.label.interchange import import_labels
 from burnish.label.resolve import adjudicate, open_disputes, resolve
-from burnish.label.status import label_status
+from burnish.label.status import label_agreement
 from burnish.nn.models import STARTER, load_model
 from burnish.project import PROJECT_FILE, Project, init_project, open_project
 from burnish.records import read_examples, training_prompts
@@ -75,7 +76,7 @@ def demo(folder: Path) -> None:
         with _stage("2 label: two annotators; Ben errs on 8 % of the requests, on purpose"):
             _label(project, store, intents)
         with _stage("3 audit"):
-            _audit(store)
+            _audit(project, store)
         with _stage("4 snapshot"):
             frozen = _snapshot(project, store)
     finally:
@@ -145,23 +146,23 @@ def _label(project: Project, store: Store, intents: dict[str, str]) -> None:
     for path in write_labels(project.root, intents):
         result = import_labels(store, path, task, rejects=project.root / "rejects")
         out.print(f"{path.name}: {result.added:,} labels added, {result.known:,} known already")
-    before = label_status(store, task)
+    before = label_agreement(store, task)
     print_facts("agreement", agreement_facts(before.agreement))
     resolve(store, task)
     disputes = open_disputes(store, task)
     decisions = {example: answer_of(intents[example]) for example in disputes}
     adjudicate(store, task, decisions, person=REVIEWER)
     out.print(f"{len(disputes):,} disputes, each decided by {REVIEWER}")
-    people = label_status(store, task).annotators
+    people = label_agreement(store, task).annotators
     print_rows(
         "annotators",
-        ("annotator", "labels", "equal to the resolved answer"),
-        [(p.annotator, p.submitted, f"{p.agreement:.1%}") for p in people if p.agreement],
+        ("annotator", "labels resolved", "equal to the resolved answer"),
+        [(p.annotator, p.resolved.examples, share(p.resolved)) for p in people],
     )
 
 
-def _audit(store: Store) -> None:
-    result = audit(AuditConfig(fix=True), store)
+def _audit(project: Project, store: Store) -> None:
+    result = audit(AuditConfig(fix=True), store, project)
     counts = Counter(finding.check for finding in result.findings)
     out.print(", ".join(f"{n} {check}" for check, n in counts.items()) or "no findings")
     out.print(f"{result.excluded:,} examples excluded, each with its reason")

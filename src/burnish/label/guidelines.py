@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from burnish.errors import InputError, ProjectError
+from burnish.files import replaced_file
 from burnish.hashing import content_hash
 from burnish.project import Project
+from burnish.records.answers import checked_text
 from burnish.store import Store
-from burnish.store.annotations import add_guidelines, read_guidelines
-from burnish.tasks import Task
-
-RULE_PREFIX = "rule:"
-"""What `resolved_by` begins with where no person decided; no name may begin so."""
+from burnish.store.answers import RULE_PREFIX
+from burnish.store.guidelines import (
+    GuidelineVersion,
+    add_guidelines,
+    newest_guidelines,
+    read_guideline_history,
+)
+from burnish.tasks import Task, read_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +32,61 @@ class Guidelines:
 
 
 def current_guidelines(store: Store, project: Project, task: Task) -> Guidelines:
-    """Read the guidelines file; a text not seen before is kept as a new version.
+    """Read the guidelines file; a text other than the task's newest version becomes the newest.
 
     Raises:
         ProjectError: the file is missing or no UTF-8 text.
     """
-    path = project.root / task.guidelines
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ProjectError(
-            f"the guidelines cannot be read ({reason})",
-            where=str(path),
-            do="write them there, or set `guidelines` under [label] in burnish.toml",
-        ) from error
+    text = _read(project.root / task.guidelines)
     version = content_hash(text)
     with store.reading() as connection:
-        known = read_guidelines(connection, version) is not None
+        known = newest_guidelines(connection, task.name) == version
     if not known:
         with store.writing() as connection:
-            add_guidelines(connection, text, actor="label")
+            add_guidelines(connection, task.name, text, by="")
     return Guidelines(version, text)
+
+
+def guideline_history(store: Store, task: Task) -> list[GuidelineVersion]:
+    """The task's versions, newest first, with how many annotations were made under each."""
+    with store.reading() as connection:
+        return list(read_guideline_history(connection, task.name))
+
+
+def write_guidelines(
+    store: Store, project: Project, task: Task, text: str, *, instead_of: str, person: str
+) -> Guidelines:
+    """Write the guidelines file and keep the text as the newest version, under the person's name.
+
+    Of every task that works by the same file. `instead_of` is the version the person changed. The
+    file is the old one or the new one, whatever happens in between.
+
+    Raises:
+        InputError: the text is empty or no Unicode text, the person's name cannot be used, or
+            another version has come since the person read theirs.
+        ProjectError: the file is missing or no UTF-8 text.
+        ResourceError: the disk is full; nothing was changed.
+    """
+    if not text.strip():
+        raise InputError("guidelines without a text", do="write what annotators shall do")
+    checked_text(text)
+    person = checked_annotator(person)
+    # As the file will be read: a browser's form ends lines with CR LF.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    path = project.root / task.guidelines
+    sharing = {t.name for t in read_tasks(project).values() if t.guidelines == task.guidelines}
+    with store.writing() as connection:
+        if content_hash(_read(path)) != instead_of:
+            raise InputError(
+                "the guidelines have been changed since you read them",
+                where=str(path),
+                do="read them as they are now, and change those",
+            )
+        for name in sorted({task.name, *sharing}):
+            add_guidelines(connection, name, text, by=person)
+        with replaced_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    return Guidelines(content_hash(text), text)
 
 
 def checked_annotator(name: str) -> str:
@@ -64,3 +103,15 @@ def checked_annotator(name: str) -> str:
             do="write 1 to 64 printable characters, such as your first name",
         )
     return name
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ProjectError(
+            f"the guidelines cannot be read ({reason})",
+            where=str(path),
+            do="write them there, or set `guidelines` for the task in burnish.toml",
+        ) from error

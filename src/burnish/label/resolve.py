@@ -6,20 +6,32 @@ does not touch.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from burnish.errors import InputError
-from burnish.label.guidelines import RULE_PREFIX, checked_annotator
+from burnish.label.guidelines import checked_annotator
+from burnish.label.rules import decide
+from burnish.label.webhooks import announce
+from burnish.progress import progress_bar
 from burnish.records.answers import checked_answer
 from burnish.store import Connection, Store
-from burnish.store.answers import Resolution, add_resolutions, read_resolutions
+from burnish.store.answers import (
+    RULE_PREFIX,
+    Given,
+    Resolution,
+    add_resolutions,
+    annotated_after,
+    read_candidates,
+    read_given,
+)
+from burnish.store.disputes import count_disputes, read_disputes
 from burnish.store.examples import read_example
 from burnish.store.findings import exclude
-from burnish.store.labelling import known_ids, newest_annotations, pages
+from burnish.store.labelling import known_ids, pages
 from burnish.store.queue import settle_resolved
-from burnish.tasks import ResolutionRule, Task
+from burnish.store.queue_rows import lock_rows
+from burnish.tasks import Task
 from burnish.types import Annotation, Example
 
 
@@ -42,66 +54,49 @@ class Dispute:
     """Everybody's newest, skips left out."""
 
 
-def decide(answers: Sequence[str], rule: ResolutionRule) -> str | None:
-    """The answer the rule gives, or None where it gives none.
-
-    Answers are equal when they are but for surrounding white space. `majority` wants more than half
-    of them, so a tie stays open.
-    """
-    if not answers:
-        return None
-    answer, count = Counter(a.strip() for a in answers).most_common(1)[0]
-    needed = len(answers) if rule == "unanimous" else len(answers) // 2 + 1
-    return answer if count >= needed else None
-
-
 def resolve(store: Store, task: Task) -> Resolved:
     """Settle by `task.rule` every example with two answers or more and all it wants.
 
-    Run again it adds only what has changed since. An example with one answer needs no settling.
+    What the rule means for the task's kind is told in `label.rules`. Run again it adds only what
+    has changed since. An example with one answer needs no settling. Memory: a page of examples.
     """
-    by = RULE_PREFIX + task.rule
-    new: list[Resolution] = []
+    added = 0
+    with progress_bar("resolving", unit=" examples", total=None) as bar:
+        for ids in _annotated_pages(store, task):
+            with store.reading() as connection:
+                given = read_given(connection, task.name, ids)
+            by_rule = _by_rule(given, task)
+            if by_rule:
+                with store.writing() as connection:
+                    # An answer or a person's decision may have come since they were read.
+                    lock_rows(connection, task.name, list(by_rule))
+                    by_rule = _by_rule(read_given(connection, task.name, list(by_rule)), task)
+                    _keep(connection, task, by_rule.values(), actor=RULE_PREFIX + task.rule)
+            added += len(by_rule)
+            bar.update(len(ids))
     with store.reading() as connection:
-        in_force = resolutions_in_force(connection, task.name)
-        for example_id, given in newest_annotations(connection, task.name):
-            submitted = _submitted(given)
-            if _is_flagged(given) or _is_settled(given, in_force.get(example_id)):
-                continue
-            if len(submitted) < max(2, task.overlap):
-                continue
-            answer = decide([a.answer for a in submitted], task.rule)
-            if answer is not None:
-                new.append(Resolution(example_id, task.name, answer, _ids(submitted), by))
-    for page in pages(new):
-        with store.writing() as connection:
-            add_resolutions(connection, page, actor=by)
-            settle_resolved(connection, task.name, [r.example_id for r in page])
-    return Resolved(len(new), len(open_disputes(store, task)))
+        return Resolved(added, count_disputes(connection, task.name))
 
 
 def adjudicate(store: Store, task: Task, decisions: Mapping[str, str], *, person: str) -> None:
     """Keep a named person's decisions (example id -> answer); they outrank every rule.
 
     Raises:
-        InputError: no such example, or an answer that is empty or not among the choices; nothing
-            is kept then.
+        InputError: no such example, or no answer of the task's kind to it; nothing is kept then.
     """
     person = checked_annotator(person)
-    answers = {id_: checked_answer(answer, task) for id_, answer in decisions.items()}
     with store.writing() as connection:
-        for page in pages(answers):
-            for unknown in set(page) - known_ids(connection, page):
-                raise InputError("there is no such example", where=unknown)
-            given = dict(newest_annotations(connection, task.name, page))
-            decided = [
-                Resolution(
-                    id_, task.name, answers[id_], _ids(_submitted(given.get(id_, []))), person
-                )
-                for id_ in page
-            ]
-            add_resolutions(connection, decided, actor=person)
-            settle_resolved(connection, task.name, page)
+        # In one order, or two who decide on the same examples could wait for each other.
+        for page in pages(sorted(decisions)):
+            lock_rows(connection, task.name, page)
+            given = read_given(connection, task.name, page)
+            decided = []
+            for id_, example in _known(connection, page).items():
+                candidates = read_candidates(connection, task, [example]).get(id_, ())
+                answer = _checked(decisions[id_], task, example, candidates)
+                basis = _ids(given[id_].submitted)
+                decided.append(Resolution(id_, task.name, answer, basis, person))
+            _keep(connection, task, decided, actor=person)
 
 
 def exclude_example(store: Store, example_id: str, reason: str, *, person: str) -> None:
@@ -121,50 +116,68 @@ def exclude_example(store: Store, example_id: str, reason: str, *, person: str) 
 def open_disputes(store: Store, task: Task) -> list[str]:
     """Ids of the examples a person must look at, in order of arrival."""
     with store.reading() as connection:
-        in_force = resolutions_in_force(connection, task.name)
-        return [
-            example_id
-            for example_id, given in newest_annotations(connection, task.name)
-            if is_disputed(given, in_force.get(example_id))
-        ]
+        return read_disputes(connection, task.name)
 
 
 def read_dispute(store: Store, task: Task, example_id: str) -> Dispute | None:
     """The example with what everybody said of it; None where there is no such example."""
     with store.reading() as connection:
         example = read_example(connection, example_id)
-        given = dict(newest_annotations(connection, task.name, [example_id]))
+        given = read_given(connection, task.name, [example_id])[example_id]
     if example is None:
         return None
-    said = [a for a in given.get(example_id, []) if a.status != "skipped"]
-    return Dispute(example, tuple(said))
+    return Dispute(example, tuple(a for a in given.newest if a.status != "skipped"))
 
 
-def resolutions_in_force(connection: Connection, task: str) -> dict[str, Resolution]:
-    """The newest resolution of each example."""
-    return {r.example_id: r for r in read_resolutions(connection, task=task)}
+def _annotated_pages(store: Store, task: Task) -> Iterator[list[str]]:
+    """Ids of the annotated examples, in order of arrival; each page of its own moment."""
+    last = 0
+    while True:
+        with store.reading() as connection:
+            page = annotated_after(connection, task.name, last)
+        if not page:
+            return
+        yield list(page)
+        last = max(page.values())
 
 
-def is_disputed(given: Sequence[Annotation], resolution: Resolution | None) -> bool:
-    """Whether answers differ or a flag is up, and nothing in force has settled it."""
-    if _is_settled(given, resolution):
-        return False
-    return _is_flagged(given) or len({a.answer.strip() for a in _submitted(given)}) > 1
+def _by_rule(given: Mapping[str, Given], task: Task) -> dict[str, Resolution]:
+    """The examples that the rule settles now."""
+    settled = {}
+    for id_, said in given.items():
+        submitted = said.submitted
+        if said.is_settled or said.is_flagged or len(submitted) < max(2, task.overlap):
+            continue
+        answer = decide([a.answer for a in submitted], task)
+        if answer is not None:
+            by = RULE_PREFIX + task.rule
+            settled[id_] = Resolution(id_, task.name, answer, _ids(submitted), by)
+    return settled
 
 
-def _is_settled(given: Sequence[Annotation], resolution: Resolution | None) -> bool:
-    """A person's decision stands; a rule's only on the answers it was made from."""
-    if resolution is None or not resolution.resolved_by.startswith(RULE_PREFIX):
-        return resolution is not None
-    return resolution.annotation_ids == _ids(_submitted(given)) and not _is_flagged(given)
+def _keep(
+    connection: Connection, task: Task, settled: Collection[Resolution], *, actor: str
+) -> None:
+    add_resolutions(connection, settled, actor=actor)
+    settle_resolved(connection, task, [r.example_id for r in settled])
+    announce(connection, "example.resolved", *map(asdict, settled))
 
 
-def _is_flagged(given: Sequence[Annotation]) -> bool:
-    return any(a.status == "flagged" for a in given)
+def _known(connection: Connection, ids: Sequence[str]) -> dict[str, Example]:
+    examples = {}
+    for id_ in ids:
+        example = read_example(connection, id_)
+        if example is None:
+            raise InputError("there is no such example", where=id_)
+        examples[id_] = example
+    return examples
 
 
-def _submitted(given: Sequence[Annotation]) -> list[Annotation]:
-    return [a for a in given if a.status == "submitted"]
+def _checked(answer: str, task: Task, example: Example, candidates: Sequence[str]) -> str:
+    try:
+        return checked_answer(answer, task, example, candidates)
+    except InputError as error:
+        raise InputError(error.what, where=f"example {example.id}", do=error.do) from None
 
 
 def _ids(given: Sequence[Annotation]) -> tuple[str, ...]:

@@ -1,20 +1,39 @@
-"""How far the labelling is: what is done, by whom, how well they agree, and the time left."""
+"""How far the labelling is: what is done and by whom, the time left, how well people agree."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
+from time import monotonic
+from weakref import WeakKeyDictionary
 
-from burnish.label.agreement import Agreement, Answers, agreement
-from burnish.label.resolve import is_disputed, resolutions_in_force
-from burnish.store import Store
-from burnish.store.answers import Resolution
-from burnish.store.examples import count_examples
-from burnish.store.findings import count_exclusions, read_exclusions
-from burnish.store.labelling import newest_annotations
+from burnish.label.agreement import Agreement, Answers, Estimate, agreement
+from burnish.label.agreement.estimate import mean_estimate
+from burnish.label.agreement.similarity import comparable, similarity
+from burnish.progress import progress
+from burnish.store import Connection, Store
+from burnish.store.disputes import count_disputes
+from burnish.store.progress import (
+    count_by_annotator,
+    count_by_answers,
+    count_changes,
+    count_gold_by_annotator,
+    count_labelled,
+    count_resolved,
+    newest_seconds,
+    read_ratings,
+)
+from burnish.store.queue_order import count_gold
 from burnish.tasks import Task
-from burnish.types import Annotation
+
+TIMED = 10_000
+"""Times are taken from so many of the newest timed annotations: people get quicker."""
+
+# A result that took longer than this is given again, until what it rests on has grown by the share.
+_QUICK_SECONDS = 1.0
+_GROWTH = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +44,21 @@ class AnnotatorStatus:
     submitted: int
     skipped: int
     flagged: int
-    agreement: float | None
-    """Share of their answers equal to the resolved one (0 to 1), on examples that two or more
-    people answered and that are resolved; None where there are none."""
-    resolved: int
-    """How many examples that rests on."""
+    gold: int
+    """Gold items they have answered; the other counts leave these out."""
     median_seconds: float | None
-    """Per answer; None where no time was measured."""
+    """Per answer, of the newest; None where no time was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelStatus:
-    """The state of one task."""
+    """The state of one task. Excluded examples and gold items are left out."""
 
     task: str
     overlap: int
     examples: int
-    """Excluded ones left out."""
     complete: int
-    """Have all the answers they want, or are resolved."""
+    """Have all the answers they want and no flag up, or are resolved."""
     begun: int
     """Have some of them."""
     disputed: int
@@ -54,99 +69,154 @@ class LabelStatus:
     surplus: int
     """Answers beyond `overlap`: imported, or sent after the lease had gone to somebody else."""
     answers_left: int
-    """Wanted by examples that are neither complete nor disputed."""
+    """Wanted by examples that are neither complete nor flagged."""
     seconds_left: float | None
-    """A person's time for them: median seconds × answers left; None where none was measured."""
+    """A person's time for them: median seconds × answers left; None where none was measured.
+    `label.quote` has the cost, with an interval."""
+    gold: int
+    """Gold items, which the other counts leave out."""
     annotators: Sequence[AnnotatorStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorAgreement:
+    """How one annotator's answers stand to what is known or decided.
+
+    Means of `agreement.similarity`: for choices the share that is equal.
+    """
+
+    annotator: str
+    gold: Estimate
+    """Against the gold answer."""
+    resolved: Estimate
+    """Against the resolved answer, on examples that two or more people answered. One a rule has
+    resolved agrees with its answers by construction: the figure means most where a person has."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelAgreement:
+    """How far a task's annotators agree; gold items count for `annotators` alone."""
+
     agreement: Agreement
+    annotators: Sequence[AnnotatorAgreement]
 
 
 def label_status(store: Store, task: Task) -> LabelStatus:
-    """Count everything in one pass over the annotations, all of it from the same moment."""
-    tally = _Tally(task.overlap)
+    """Count everything, all of it from the same moment; a second for a million annotations."""
     with store.reading() as connection:
-        examples = count_examples(connection) - count_exclusions(connection)
-        in_force = resolutions_in_force(connection, task.name)
-        resolved = len(in_force)
-        for example_id, given in newest_annotations(connection, task.name):
-            tally.add(given, in_force.pop(example_id, None))
-        # A person may decide what nobody has annotated.
-        for example_id in in_force.keys() - read_exclusions(connection).keys():
-            tally.add([], in_force[example_id])
-    seconds = [s for person in tally.people.values() for s in person.seconds]
-    answers_left = examples * task.overlap - tally.settled_answers
+        examples = count_labelled(connection, task.name)
+        resolved = count_resolved(connection, task.name)
+        by_answers = count_by_answers(connection, task.name)
+        disputed = count_disputes(connection, task.name)
+        gold = count_gold(connection, task.name)
+        seconds: defaultdict[str, list[float]] = defaultdict(list)
+        for annotator, status, measured in newest_seconds(connection, task.name, TIMED):
+            if status == "submitted":
+                seconds[annotator].append(measured)
+        annotators = _annotators(connection, task, seconds)
+    all_seconds = [measured for theirs in seconds.values() for measured in theirs]
+    open_ = {answers: n for (closed, answers), n in by_answers.items() if not closed}
+    closed = by_answers.total() - sum(open_.values())
+    given = sum(min(answers, task.overlap) * n for answers, n in open_.items())
+    answers_left = (examples - closed) * task.overlap - given
     return LabelStatus(
         task=task.name,
         overlap=task.overlap,
         examples=examples,
-        complete=tally.complete,
-        begun=tally.begun,
-        disputed=tally.disputed,
+        complete=resolved + sum(n for answers, n in open_.items() if answers >= task.overlap),
+        begun=sum(n for answers, n in open_.items() if 0 < answers < task.overlap),
+        disputed=disputed,
         resolved=resolved,
-        answers=sum(person.submitted for person in tally.people.values()),
-        surplus=tally.surplus,
+        answers=sum(answers * n for (_, answers), n in by_answers.items()),
+        surplus=sum(max(0, answers - task.overlap) * n for (_, answers), n in by_answers.items()),
         answers_left=answers_left,
-        seconds_left=median(seconds) * answers_left if seconds else None,
-        annotators=[person.status(name) for name, person in sorted(tally.people.items())],
-        agreement=agreement(tally.ratings),
+        seconds_left=median(all_seconds) * answers_left if all_seconds else None,
+        gold=gold,
+        annotators=annotators,
     )
 
 
-@dataclass(slots=True)
-class _Person:
-    submitted: int = 0
-    skipped: int = 0
-    flagged: int = 0
-    resolved: int = 0
-    agreeing: int = 0
-    seconds: list[float] = field(default_factory=list)
-
-    def status(self, annotator: str) -> AnnotatorStatus:
-        return AnnotatorStatus(
+def _annotators(
+    connection: Connection, task: Task, seconds: Mapping[str, Sequence[float]]
+) -> list[AnnotatorStatus]:
+    counts = count_by_annotator(connection, task.name)
+    gold = count_gold_by_annotator(connection, task.name)
+    return [
+        AnnotatorStatus(
             annotator,
-            self.submitted,
-            self.skipped,
-            self.flagged,
-            self.agreeing / self.resolved if self.resolved else None,
-            self.resolved,
-            median(self.seconds) if self.seconds else None,
+            submitted=counts[annotator, "submitted"],
+            skipped=counts[annotator, "skipped"],
+            flagged=counts[annotator, "flagged"],
+            gold=gold[annotator],
+            median_seconds=median(seconds[annotator]) if annotator in seconds else None,
         )
+        for annotator in sorted({name for name, _ in counts} | gold.keys())
+    ]
 
 
-@dataclass(slots=True)
-class _Tally:
-    overlap: int
-    complete: int = 0
-    begun: int = 0
-    disputed: int = 0
-    surplus: int = 0
-    settled_answers: int = 0
-    """How many of the answers wanted need nobody any more."""
-    people: dict[str, _Person] = field(default_factory=dict)
-    ratings: list[Answers] = field(default_factory=list)
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    result: LabelAgreement
+    changes: int
+    """`count_changes` when it was measured."""
+    seconds: float
+    """How long that took."""
 
-    def add(self, given: Sequence[Annotation], resolution: Resolution | None) -> None:
-        answers = {a.annotator: a.answer.strip() for a in given if a.status == "submitted"}
-        disputed = is_disputed(given, resolution)
-        complete = resolution is not None or len(answers) >= self.overlap
-        self.complete += complete
-        self.begun += bool(answers) and not complete
-        self.disputed += disputed
-        self.surplus += max(0, len(answers) - self.overlap)
-        self.settled_answers += self.overlap if complete or disputed else len(answers)
-        if len(answers) > 1:
-            self.ratings.append(answers)
-        for annotation in given:
-            person = self.people.setdefault(annotation.annotator, _Person())
-            match annotation.status:
-                case "submitted":
-                    person.submitted += 1
-                case "skipped":
-                    person.skipped += 1
-                case "flagged":
-                    person.flagged += 1
-            if annotation.status == "submitted" and annotation.seconds is not None:
-                person.seconds.append(annotation.seconds)
-            if annotation.status == "submitted" and resolution is not None and len(answers) > 1:
-                person.resolved += 1
-                person.agreeing += answers[annotation.annotator] == resolution.answer.strip()
+    def holds(self, changes: int) -> bool:
+        """Whether it is given again now that there are so many changes."""
+        grown = abs(changes - self.changes) > _GROWTH * self.changes
+        return self.seconds > _QUICK_SECONDS and not grown
+
+
+_kept: WeakKeyDictionary[object, dict[Task, _Kept]] = WeakKeyDictionary()
+
+
+def label_agreement(store: Store, task: Task) -> LabelAgreement:
+    """Measure agreement on everything said so far, by the statistics that fit the task's kind.
+
+    A million annotations take about ten seconds; what took over a second is kept, and given again
+    until annotations and resolutions have grown by 1 %.
+    """
+    of_store = _kept.setdefault(store.engine, {})
+    kept = of_store.get(task)
+    with store.reading() as connection:
+        changes = count_changes(connection, task.name)
+        if kept is not None and kept.holds(changes):
+            return kept.result
+        began = monotonic()
+        result = _measure(connection, task)
+    of_store[task] = _Kept(result, changes, monotonic() - began)
+    return result
+
+
+def _measure(connection: Connection, task: Task) -> LabelAgreement:
+    gold: defaultdict[str, Counter[float]] = defaultdict(Counter)
+    resolved: defaultdict[str, Counter[float]] = defaultdict(Counter)
+
+    def ratings() -> Iterator[Answers]:
+        rows = read_ratings(connection, task.name)
+        for rated in progress(rows, "agreement", unit="examples"):
+            if rated.gold is not None:
+                _compare(rated.answers, rated.gold, task, gold)
+                continue
+            if rated.resolved is not None and len(rated.answers) > 1:
+                _compare(rated.answers, rated.resolved, task, resolved)
+            yield rated.answers
+
+    found = agreement(task, ratings())
+    annotators = [
+        AnnotatorAgreement(name, mean_estimate(gold[name]), mean_estimate(resolved[name]))
+        for name in sorted(gold.keys() | resolved.keys())
+    ]
+    return LabelAgreement(found, annotators)
+
+
+def _compare(
+    answers: Answers, right: str, task: Task, similar: defaultdict[str, Counter[float]]
+) -> None:
+    """Note how alike each annotator's answer is to the right one."""
+    wanted = comparable(right, task)
+    for annotator, answer in answers.items():
+        given = comparable(answer, task)
+        if given is not None and wanted is not None:
+            similar[annotator][similarity(given, wanted, task)] += 1

@@ -156,6 +156,15 @@ def load_model(
     )
 
 
+def load_template(name: str, template: str = "auto") -> ChatTemplate:
+    """The words' side of a base or checkpoint without its weights: tokenizer and chat template.
+
+    Raises:
+        ModelError: it is no model, or has no tokenizer.
+    """
+    return choose_template(_open_tokenizer(resolve_model(name), name), template)
+
+
 def resolve_model(name: str) -> Path:
     """The folder that plain `transformers` opens for a BASE; converts a .gguf once.
 

@@ -10,6 +10,7 @@ read.py         read_records, read_examples: all of it together
 stream.py       a source read again and again without being held in memory
 mixture.py      several sources with weights and caps
 training.py     what a checkpoint was tuned on
+answers.py      what annotators answer, for each kind of task, and what that does to an example
 rejects.py      refused rows, kept with the reason
 fingerprint.py  hashes blind to case and white space
 """

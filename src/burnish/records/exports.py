@@ -3,7 +3,8 @@
 Shapes: Label Studio's "Label Studio JSON format of annotated tasks", Argilla v2's
 `Record.to_dict`, Prodigy's `db-out`, doccano's JSONL export. Answers that are no text (spans,
 boxes, rankings) and items several people answered differently come without an answer; the export's
-own fields are kept in the metadata, so nothing is lost.
+own fields are kept in the metadata, so nothing is lost. `label.interchange` reads the same files
+for who said what; it shares the parts below that have no underscore.
 """
 
 from __future__ import annotations
@@ -35,29 +36,35 @@ def is_prodigy(row: Mapping[str, Any]) -> bool:
 
 
 def is_doccano(row: Mapping[str, Any]) -> bool:
-    """A document: a text and the list of its labels."""
-    return isinstance(row.get("text"), str) and isinstance(row.get("label"), list)
+    """A document: a text and its labels, or its entities with relations or categories."""
+    entities = isinstance(row.get("entities"), list) and {"relations", "cats"} & row.keys()
+    labelled = isinstance(row.get("label"), list) or bool(entities)
+    return labelled and isinstance(row.get("text"), str)
 
 
 def label_studio_conversation(row: Mapping[str, Any]) -> Conversation:
     """The one text of `data`; cancelled annotations do not count, ground truth counts alone."""
-    kept = [a for a in _objects(row, "annotations") if not a.get("was_cancelled")]
+    kept = [a for a in objects(row, "annotations") if not a.get("was_cancelled")]
     truth = [a for a in kept if a.get("ground_truth")]
-    return _answered(_prompt(row["data"], "data"), map(_label_studio_answer, truth or kept))
+    return _answered(prompt_in(row["data"], "data"), map(_label_studio_answer, truth or kept))
+
+
+def label_studio_value(result: Mapping[str, Any]) -> Any:
+    """What one control holds: `value` has it under the control's type, or under the key here."""
+    kind, value = str(result.get("type")), result.get("value")
+    key = {"textarea": "text", "pairwise": "selected"}.get(kind, kind)
+    return value.get(key) if isinstance(value, Mapping) else None
 
 
 def _label_studio_answer(annotation: Mapping[str, Any]) -> str | None:
-    results = _objects(annotation, "result")
-    if len(results) != 1:
+    results = objects(annotation, "result")
+    if len(results) != 1 or results[0].get("type") not in ("textarea", "choices", "rating"):
         return None
-    kind, value = results[0].get("type"), results[0].get("value")
-    # Where `type` is textarea, choices or rating, `value` holds it under `text` or that name.
-    key = {"textarea": "text", "choices": "choices", "rating": "rating"}.get(str(kind), "")
-    given = value.get(key) if isinstance(value, Mapping) else None
+    given = label_studio_value(results[0])
     if given is None:
         return None
-    parts = [text_of(part, key) for part in (given if isinstance(given, list) else [given])]
-    return ("\n" if kind == "textarea" else ", ").join(parts)
+    parts = [text_of(part, "value") for part in (given if isinstance(given, list) else [given])]
+    return ("\n" if results[0]["type"] == "textarea" else ", ").join(parts)
 
 
 def argilla_conversation(row: Mapping[str, Any]) -> Conversation:
@@ -65,32 +72,34 @@ def argilla_conversation(row: Mapping[str, Any]) -> Conversation:
     final = [
         (question, response.get("value"))
         for question in row["responses"]
-        for response in _objects(row["responses"], question)
+        for response in objects(row["responses"], question)
         if response.get("status") not in ("draft", "discarded")
     ]
     one_question = len({question for question, _ in final}) == 1
-    return _answered(_prompt(row["fields"], "fields"), (v for _, v in final if one_question))
+    return _answered(prompt_in(row["fields"], "fields"), (v for _, v in final if one_question))
 
 
 def prodigy_conversation(row: Mapping[str, Any]) -> Conversation:
     """An accepted label or choice is the answer; a rejected or ignored one is none."""
     prompt = Conversation((Message("user", row["text"]),))
-    if row.get("answer") != "accept":
-        return prompt
-    options = {str(o.get("id")): o.get("text", o.get("id")) for o in _objects(row, "options")}
-    accepted = row.get("accept")
-    chosen = [options.get(str(i), i) for i in (accepted if isinstance(accepted, list) else ())]
+    return _answered(prompt, prodigy_chosen(row) if row.get("answer") == "accept" else ())
+
+
+def prodigy_chosen(row: Mapping[str, Any]) -> list[Any]:
+    """The texts of the options chosen, or the one label that was asked about."""
+    options = {str(o.get("id")): o.get("text", o.get("id")) for o in objects(row, "options")}
     if "label" in row and not options:
-        chosen = [row["label"]]
-    return _answered(prompt, chosen)
+        return [row["label"]]
+    accepted = row.get("accept")
+    return [options.get(str(i), i) for i in (accepted if isinstance(accepted, list) else ())]
 
 
 def doccano_conversation(row: Mapping[str, Any]) -> Conversation:
     """The one label that is a text; spans are none."""
-    return _answered(Conversation((Message("user", row["text"]),)), row["label"])
+    return _answered(Conversation((Message("user", row["text"]),)), row.get("label", ()))
 
 
-def _objects(row: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+def objects(row: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The list of objects under `name`; none where it is missing."""
     value = row.get(name) or []
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
@@ -98,7 +107,8 @@ def _objects(row: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return value
 
 
-def _prompt(fields: Mapping[str, Any], name: str) -> Conversation:
+def prompt_in(fields: Mapping[str, Any], name: str) -> Conversation:
+    """The one text or list of turns among the fields, waiting for an answer."""
     usual = [key for key in _TEXT_FIELDS if key in fields]
     texts = usual or [key for key, value in fields.items() if isinstance(value, str)]
     if not texts or (len(texts) > 1 and not usual):

@@ -238,7 +238,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "doccano",
-        (("text", "label"),),
+        (("text", "label"), ("text", "entities", "relations"), ("text", "entities", "cats")),
         exports.doccano_conversation,
         lambda _: ("text",),
         exports.is_doccano,

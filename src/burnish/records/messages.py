@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -40,6 +40,26 @@ def openai_conversation(turns: Any, tools: Any = None) -> Conversation:
     """A list of {role, content}, with tool calls and loss weights per turn and span where given."""
     messages = tuple(_openai_message(turn) for turn in _turns(turns, "messages"))
     return Conversation(messages, tools_text(tools))
+
+
+def openai_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Messages as OpenAI's API takes them: the way back, without loss weights."""
+    turns = []
+    for message in messages:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            turn["tool_calls"] = [
+                {
+                    "id": call.id or f"call_{n}",
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for n, call in enumerate(message.tool_calls)
+            ]
+        if message.tool_call_id is not None:
+            turn["tool_call_id"] = message.tool_call_id
+        turns.append(turn)
+    return turns
 
 
 def sharegpt_conversation(turns: Any, system: Any = None, tools: Any = None) -> Conversation:

@@ -19,6 +19,10 @@ from burnish.records.json_list import json_list
 # Cells hold whole documents; the csv module's own limit is 128 KiB. 2^31 - 1 is its maximum.
 csv.field_size_limit(2**31 - 1)
 
+_MARK = b"\xef\xbb\xbf"
+# Bytes of a line that are in memory at a time, where a line may be the whole file.
+_PIECE = 1 << 16
+
 OnBytes = Callable[[int], object]
 """Told how many bytes of the file were read since the last call."""
 
@@ -87,29 +91,50 @@ def _lines(path: Path, on_bytes: OnBytes) -> Iterator[tuple[int, str]]:
         for number, data in enumerate(file, 1):
             on_bytes(len(data))
             if number == 1:
-                data = data.removeprefix(b"\xef\xbb\xbf")
-            if b"\0" in data:
-                raise InputError(
-                    "a NUL byte: the file is not text, or was cut off while it was written",
-                    where=f"{path}:{number}",
-                    do="make the file again, or remove that line",
-                )
-            try:
-                yield number, data.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"byte 0x{data[error.start]:02x} is not UTF-8",
-                    where=f"{path}:{number}",
-                    do="convert it from what it is in, such as: "
-                    f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new{path.suffix}",
-                ) from None
+                data = data.removeprefix(_MARK)
+            yield number, _text(data, path, number)
+
+
+def _pieces(path: Path, on_bytes: OnBytes) -> Iterator[tuple[int, str]]:
+    """Like `_lines`, long lines in pieces: tools write a list of a million on one line."""
+    with path.open("rb") as file:
+        number, begins = 1, True
+        while data := file.readline(_PIECE):
+            on_bytes(len(data))
+            # A piece ends where a character does.
+            while data[-1] >= 0x80 and (more := file.read(1)):
+                on_bytes(1)
+                data += more
+            if begins:
+                data, begins = data.removeprefix(_MARK), False
+            yield number, _text(data, path, number)
+            number += data.endswith(b"\n")
+
+
+def _text(data: bytes, path: Path, number: int) -> str:
+    if b"\0" in data:
+        raise InputError(
+            "a NUL byte: the file is not text, or was cut off while it was written",
+            where=f"{path}:{number}",
+            do="make the file again, or remove that line",
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"byte 0x{data[error.start]:02x} is not UTF-8",
+            where=f"{path}:{number}",
+            do="convert it from what it is in, such as: "
+            f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new{path.suffix}",
+        ) from None
 
 
 def _json_rows(path: Path, on_bytes: OnBytes) -> Iterator[Row | Reject]:
     """By content, not by ending: a list, JSON lines, or one object that holds one list."""
-    first, more = _first_line(path)
-    if first.startswith("["):
+    filled = (piece for _, piece in _pieces(path, lambda _: None) if piece.strip())
+    if next(filled, "").lstrip().startswith("["):
         return _list_rows(path, on_bytes)
+    first, more = _first_line(path)
     whole = path.suffix.lower() == ".json" and (not more or not _is_json(first))
     return _object_rows(path, on_bytes) if whole else _line_rows(path, on_bytes)
 
@@ -142,7 +167,7 @@ def _line_rows(path: Path, on_bytes: OnBytes) -> Iterator[Row | Reject]:
 
 
 def _list_rows(path: Path, on_bytes: OnBytes) -> Iterator[Row | Reject]:
-    for number, value in json_list(_lines(path, on_bytes), str(path)):
+    for number, value in json_list(_pieces(path, on_bytes), str(path)):
         yield _object_row(number, value)
 
 

@@ -1,16 +1,15 @@
-"""Annotations, and the guidelines they were made under."""
+"""Annotations: every answer, skip and flag that people gave, and their second thoughts."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, cast
 
 from sqlalchemy import Connection, Row, func, select
 
-from burnish.hashing import content_hash
 from burnish.project import utc_now
 from burnish.store.insert import insert_new
 from burnish.store.log import append_log, rows_payload
-from burnish.store.tables import annotations, guidelines
+from burnish.store.tables import annotations
 from burnish.types import Annotation, AnnotationStatus
 
 _COLUMNS = [column for column in annotations.c if column.name != "seq"]
@@ -21,7 +20,7 @@ def add_annotations(
 ) -> int:
     """Add those of a batch whose client id is not known yet and return how many they are."""
     now = utc_now()
-    rows = {a.client_id: {**asdict(a), "created_at": a.created_at or now} for a in batch}
+    rows = {a.client_id: _to_row(a, now) for a in batch}
     added = insert_new(connection, annotations, list(rows.values()), annotations.c.client_id)
     if added:
         new = [row for client_id, row in rows.items() if client_id in added]
@@ -54,6 +53,12 @@ def count_annotations(connection: Connection) -> int:
     return connection.scalar(select(func.count()).select_from(annotations)) or 0
 
 
+def _to_row(annotation: Annotation, now: str) -> dict[str, Any]:
+    # Not `asdict`, which copies every text: a fifth of the time an import takes.
+    row = {field.name: getattr(annotation, field.name) for field in fields(annotation)}
+    return {**row, "created_at": annotation.created_at or now}
+
+
 def to_annotation(row: Row[Any]) -> Annotation:
     """An annotation from a row of its table."""
     return Annotation(
@@ -69,17 +74,3 @@ def to_annotation(row: Row[Any]) -> Annotation:
         draft_id=row.draft_id,
         edit_distance=row.edit_distance,
     )
-
-
-def add_guidelines(connection: Connection, text: str, *, actor: str) -> str:
-    """Keep this text of the guidelines and return its version; the same text is one version."""
-    version = content_hash(text)
-    row = {"version": version, "text": text, "created_at": utc_now()}
-    if insert_new(connection, guidelines, [row], guidelines.c.version):
-        append_log(connection, actor, "guidelines", {"version": version})
-    return version
-
-
-def read_guidelines(connection: Connection, version: str) -> str | None:
-    """The text of one version of the guidelines."""
-    return connection.scalar(select(guidelines.c.text).where(guidelines.c.version == version))

@@ -11,6 +11,7 @@ from burnish.hashing import canonical_json
 from burnish.project import utc_now
 from burnish.store.insert import insert_new
 from burnish.store.log import append_log, rows_payload
+from burnish.store.queue_rows import leave_queue
 from burnish.store.tables import examples, exclusions, findings
 from burnish.types import Finding
 
@@ -51,6 +52,7 @@ def exclude(connection: Connection, reasons: Mapping[str, str], *, actor: str) -
     if added:
         new = [[id_, reason] for id_, reason in reasons.items() if id_ in added]
         append_log(connection, actor, "exclude", rows_payload(new))
+        leave_queue(connection, added)
     return len(added)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby, islice
 from typing import TypeVar
 
-from sqlalchemy import Connection, exists, func, select
+from sqlalchemy import ColumnElement, Connection, exists, func, select
 
 from burnish.store.annotations import to_annotation
 from burnish.store.examples import PAGE
@@ -49,7 +49,7 @@ def newest_annotations(
 ) -> Iterator[tuple[str, list[Annotation]]]:
     """Each annotated example's id with everybody's newest annotation, in order of arrival.
 
-    Of all examples that are not excluded, or of these. Streaming.
+    Of all examples that are not excluded, or of these; what was withdrawn is left out. Streaming.
     """
     query = (
         select(annotations)
@@ -64,15 +64,57 @@ def newest_annotations(
         query = query.where(annotations.c.example_id.in_(example_ids))
     rows = connection.execute(query, execution_options={"yield_per": 1000})
     for example_id, group in groupby(map(to_annotation, rows), key=lambda a: a.example_id):
-        yield example_id, list({a.annotator: a for a in group}.values())
+        newest = {a.annotator: a for a in group}.values()
+        said = [a for a in newest if a.status != "withdrawn"]
+        if said:
+            yield example_id, said
+
+
+def superseded(*status: str) -> ColumnElement[bool]:
+    """Whether the same person has annotated the example again since, so if a status is given."""
+    later = annotations.alias()
+    again = exists().where(
+        later.c.example_id == annotations.c.example_id,
+        later.c.task == annotations.c.task,
+        later.c.annotator == annotations.c.annotator,
+        later.c.seq > annotations.c.seq,
+    )
+    return again.where(later.c.status.in_(status)) if status else again
 
 
 def count_annotated(connection: Connection, task: str, annotator: str) -> int:
-    """How many examples an annotator has answered, skipped or flagged."""
-    query = select(func.count(annotations.c.example_id.distinct())).where(
-        annotations.c.task == task, annotations.c.annotator == annotator
+    """How many examples an annotator has answered, skipped or flagged, and not withdrawn."""
+    theirs = annotations.c.task == task, annotations.c.annotator == annotator
+    count = select(func.count(annotations.c.example_id.distinct())).where(*theirs)
+    # Subtracted, since those withdrawn are few: asking it of each took four times as long.
+    withdrawn = count.where(annotations.c.status == "withdrawn", ~superseded())
+    return connection.scalar(select(count.scalar_subquery() - withdrawn.scalar_subquery())) or 0
+
+
+def newest_standing(connection: Connection, task: str, annotator: str) -> Annotation | None:
+    """The last thing an annotator said that they have not withdrawn."""
+    query = select(annotations).where(
+        annotations.c.task == task,
+        annotations.c.annotator == annotator,
+        annotations.c.status != "withdrawn",
+        ~superseded(),
     )
-    return connection.scalar(query) or 0
+    row = connection.execute(query.order_by(annotations.c.seq.desc()).limit(1)).one_or_none()
+    return None if row is None else to_annotation(row)
+
+
+def newest_by(
+    connection: Connection, task: str, annotator: str, example_id: str
+) -> Annotation | None:
+    """The last answer, skip or flag an annotator gave on an example, withdrawn or not."""
+    query = select(annotations).where(
+        annotations.c.example_id == example_id,
+        annotations.c.task == task,
+        annotations.c.annotator == annotator,
+        annotations.c.status != "withdrawn",
+    )
+    row = connection.execute(query.order_by(annotations.c.seq.desc()).limit(1)).one_or_none()
+    return None if row is None else to_annotation(row)
 
 
 def known_ids(connection: Connection, ids: Collection[str]) -> set[str]:

@@ -4,24 +4,31 @@
 
 Changing, inserting or removing an entry breaks every hash after it. Cutting off the newest entries
 does not, so keep the head `verify_log` returns somewhere else and compare.
+
+Entries chain to the newest one committed, so transactions that log come one after another. They
+are written last, when nothing but the commit is left to do: the others wait for no longer than
+that, and nobody waits for a row while holding the log.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, insert, select
 
 from burnish.errors import ProjectError
 from burnish.hashing import canonical_json, content_hash
 from burnish.project import utc_now
+from burnish.store.locks import hold_name
 from burnish.store.tables import log
 
 _START = "0" * 64
+_APPENDED = "burnish_log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +41,41 @@ class LogHead:
 
 def append_log(connection: Connection, actor: str, action: str, payload: Mapping[str, Any]) -> None:
     """Add one entry, in the transaction of the write it tells about."""
-    if connection.dialect.name == "postgresql":
-        # Two transactions must not chain to the same entry; SQLite has one writer anyway.
-        connection.execute(text("LOCK TABLE log IN EXCLUSIVE MODE"))
-    last = connection.execute(
-        select(log.c.seq, log.c.hash).order_by(log.c.seq.desc()).limit(1)
-    ).one_or_none()
-    seq, previous = (last.seq + 1, last.hash) if last else (1, _START)
     entry = {
-        "seq": seq,
         "at": utc_now(),
         "actor": actor,
         "action": action,
         "payload": canonical_json(dict(payload)),
     }
-    connection.execute(insert(log).values(**entry, hash=_chain(previous, entry)))
+    connection.info.setdefault(_APPENDED, []).append(entry)
+
+
+@contextmanager
+def appending_log(connection: Connection) -> Iterator[None]:
+    """Write what the block appended; forget it if the block fails. Around every transaction."""
+    try:
+        yield
+        _write(connection)
+    finally:
+        connection.info.pop(_APPENDED, None)
+
+
+def _write(connection: Connection) -> None:
+    """Chain what was appended to the newest entry."""
+    appended = connection.info.pop(_APPENDED, [])
+    if not appended:
+        return
+    hold_name(connection, "log")
+    last = connection.execute(
+        select(log.c.seq, log.c.hash).order_by(log.c.seq.desc()).limit(1)
+    ).one_or_none()
+    seq, previous = (last.seq, last.hash) if last else (0, _START)
+    rows = []
+    for entry in appended:
+        seq += 1
+        previous = _chain(previous, {"seq": seq, **entry})
+        rows.append({"seq": seq, **entry, "hash": previous})
+    connection.execute(insert(log), rows)
 
 
 def rows_payload(rows: Iterable[Any], **facts: Any) -> dict[str, Any]:
@@ -59,6 +86,7 @@ def rows_payload(rows: Iterable[Any], **facts: Any) -> dict[str, Any]:
 
 def read_log(connection: Connection, limit: int = 100) -> list[dict[str, Any]]:
     """The newest entries, newest first."""
+    _write(connection)
     rows = connection.execute(select(log).order_by(log.c.seq.desc()).limit(limit)).mappings()
     return [{**row, "payload": json.loads(row["payload"])} for row in rows]
 
@@ -69,6 +97,7 @@ def verify_log(connection: Connection) -> LogHead:
     Raises:
         ProjectError: an entry was changed, added or removed; says which is the first.
     """
+    _write(connection)
     head = LogHead(0, _START)
     for row in connection.execute(select(log).order_by(log.c.seq)).mappings():
         entry = {key: row[key] for key in ("seq", "at", "actor", "action", "payload")}

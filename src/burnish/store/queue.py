@@ -3,292 +3,374 @@
 A *slot* is one of the answers an example wants. A row of `leases` holds a slot: while a person
 works on it, until `expires_at`; once they have answered, for good (`ANSWERED`). Two unique
 constraints make the overlap exact: a slot has one holder, and a person holds one slot of an
-example.
+example. A gold item has as many slots as there are people.
 
-The table `queue` says how many slots of each example are taken, so that the next open one is found
-through an index however many are done. Examples enter it a window at a time, in order of arrival.
-It is derived: `_refresh` computes a row from the annotations, leases and resolutions.
+The table `queue` (`queue_rows`) says how many slots of each example are taken, so that the next
+open one is found through an index however many are done.
+
+What every request asks is built once (`cache`), with its values as parameters: building the
+statements anew took two thirds of a request.
 """
 
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    Boolean,
-    Column,
     ColumnElement,
+    CompoundSelect,
     Connection,
-    ForeignKey,
-    Index,
-    Integer,
-    String,
-    Table,
-    UniqueConstraint,
+    Select,
+    Update,
     and_,
+    bindparam,
+    case,
     delete,
     exists,
-    func,
     insert,
     literal,
     or_,
     select,
+    union_all,
     update,
 )
 
-from burnish.store.tables import annotations, examples, exclusions, leases, metadata, resolutions
+from burnish.hashing import text_hash
+from burnish.store.disputes import refresh_disputes
+from burnish.store.labelling import count_annotated, superseded
+from burnish.store.locks import hold_name
+from burnish.store.queue_rows import enter_queue, is_persons, lane_of, lock_rows, refresh_rows
+from burnish.store.tables import annotations, gold, leases, queue
+from burnish.tasks import Task
 from burnish.types import Annotation
+
+_Text = str | ColumnElement[str]
 
 ANSWERED = "9999-12-31T23:59:59.999+00:00"
 """`expires_at` of a slot whose holder has answered."""
 
-WINDOW = 1000
-"""How many unanswered examples enter the queue at a time."""
-
 # An annotator who is far ahead of the others has answered most examples that still want a second
-# answer. Only so many of them are looked through before an untouched example is given instead.
-_SCAN = 200
+# answer. Only so many of them are looked through while other writers wait.
+SCAN = 100
+# Of the examples found so many are tried, since others may be leasing the first ones now.
+_TRIED = 8
 
-queue = Table(
-    "queue",
-    metadata,
-    Column("task", String(64), primary_key=True),
-    Column("example_id", String(32), ForeignKey("examples.id"), primary_key=True),
-    # The example's seq; the queue is served in this order.
-    Column("position", Integer, nullable=False),
-    # How many leases there are on it, live or answered.
-    Column("taken", Integer, nullable=False),
-    # Flagged or resolved: nobody is asked until a person has looked.
-    Column("closed", Boolean, nullable=False),
-    UniqueConstraint("task", "position"),
-    Index(None, "task", "closed", "taken", "position"),
-)
+_IDS: ColumnElement[Any] = bindparam("ids", expanding=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who asks for an example, of which task, and until when they may have it."""
+
+    task: str
+    annotator: str
+    overlap: int
+    gold_every: int
+    now: str
+    """ISO 8601, as is `expires_at`."""
+    expires_at: str
 
 
 def lease_next(
-    connection: Connection, *, task: str, annotator: str, overlap: int, now: str, expires_at: str
+    connection: Connection, asking: Asking, found: Sequence[str] | None = None
 ) -> str | None:
-    """Lease the next example to an annotator until `expires_at` and return its id.
+    """Lease the next example to an annotator and return its id.
 
-    An annotator holds one lease at a time: asked again, they get the same example, renewed. None
-    where nothing is open to them. Times are ISO 8601.
+    They hold one at a time: asked again, they get the same example, renewed. `found` is what
+    `find_open` found before; without it the first `SCAN` of those that wait are looked through.
+    None where none of them is open any more.
     """
-    _return_expired(connection, task, annotator, now)
-    held = _held(connection, task, annotator)
+    hold_name(connection, f"next {asking.task} {asking.annotator}")
+    live = _live_leases(connection, asking)
+    _return_expired(connection, asking, live)
+    mine = [lease.example_id for lease in live if lease.annotator == asking.annotator]
+    held = _held(connection, asking, mine)
     if held is not None:
-        connection.execute(
-            update(leases).where(_lease(held, task, annotator)).values(expires_at=expires_at)
-        )
+        _set_expiry(connection, asking.task, held, asking.annotator, asking.expires_at)
         return held
-    while (example_id := _find_open(connection, task, annotator, overlap)) is not None:
-        _lock(connection, task, [example_id])
-        slot = _free_slot(_slots(connection, task, [example_id]).get(example_id, {}).values())
-        if slot < overlap:
-            connection.execute(
-                insert(leases).values(
-                    example_id=example_id,
-                    task=task,
-                    slot=slot,
-                    annotator=annotator,
-                    expires_at=expires_at,
-                )
+    item = _next_gold(connection, asking)
+    if item is not None:
+        lock_rows(connection, asking.task, [item])
+        _take_slot(connection, asking, item, _slots(connection, asking.task, [item]).get(item, {}))
+        return item
+    if found is None:
+        return _lease_one_of(connection, asking, find_open(connection, asking, scan=SCAN))
+    return _lease_one_of(connection, asking, found, wait=True)
+
+
+def find_open(connection: Connection, asking: Asking, *, scan: int | None) -> list[str]:
+    """The first examples open to an annotator; of each kind only `scan` are looked through.
+
+    What is assigned to them comes before what is anybody's; of each, begun ones come before
+    untouched ones, so that overlaps complete.
+    """
+    values = {
+        "task": asking.task,
+        "annotator": asking.annotator,
+        "own_lane": lane_of(asking.annotator),
+    }
+    found = connection.execute(_open_examples(asking.overlap, scan), values)
+    return list(found.scalars())
+
+
+def _lease_one_of(
+    connection: Connection, asking: Asking, ids: Sequence[str], *, wait: bool = False
+) -> str | None:
+    """Lease the first of these examples that is still open; None where none is.
+
+    Those that another transaction is leasing now are passed over, unless told to `wait`.
+    """
+    ids = list(ids)
+    while ids:
+        first = (
+            select(queue.c.example_id, queue.c.taken)
+            .where(
+                queue.c.task == asking.task,
+                queue.c.example_id.in_(ids),
+                # Not told as `in`, which SQLite would look for in all of the queue.
+                ~is_persons(),
+                queue.c.lane.not_in(["gold", "excluded"]),
+                ~queue.c.closed,
+                queue.c.taken < asking.overlap,
             )
-            _refresh(connection, task, [example_id])
-            return example_id
+            .order_by(case({id_: n for n, id_ in enumerate(ids)}, value=queue.c.example_id))
+            .limit(1)
+            .with_for_update(skip_locked=not wait)
+        )
+        row = connection.execute(first).one_or_none()
+        if row is None:
+            return None
+        slots = _slots(connection, asking.task, [row.example_id]) if row.taken else {}
+        holders = slots.get(row.example_id, {})
+        if len(holders) < asking.overlap and asking.annotator not in holders:
+            _take_slot(connection, asking, row.example_id, holders)
+            return row.example_id
+        ids.remove(row.example_id)
     return None
 
 
-def settle_slots(connection: Connection, task: str, batch: Iterable[Annotation]) -> None:
-    """Bring slots and queue up to date with annotations just added.
+def lease_again(connection: Connection, asking: Asking, example_id: str) -> bool:
+    """Lease an example to somebody who has taken their answer back; False where it is full."""
+    lock_rows(connection, asking.task, [example_id])
+    holders = _slots(connection, asking.task, [example_id]).get(example_id, {})
+    is_gold = exists().where(gold.c.task == asking.task, gold.c.example_id == example_id)
+    if len(holders) >= asking.overlap and not connection.scalar(select(is_gold)):
+        return False
+    _take_slot(connection, asking, example_id, holders)
+    return True
+
+
+def settle_slots(connection: Connection, task: Task, batch: Iterable[Annotation]) -> None:
+    """Bring slots, queue and disputes up to date with annotations just added.
 
     Who has submitted holds a slot for good: their own, or, when their lease had gone to somebody
-    else or they were never asked (imported labels), a further one. Who has skipped or flagged holds
-    none.
+    else or they were never asked (imported labels), a further one. Who has skipped, flagged or
+    withdrawn holds none.
     """
     people = {(a.example_id, a.annotator) for a in batch}
     if not people:
         return
     ids = sorted({example_id for example_id, _ in people})
-    _lock(connection, task, ids)
-    status = _newest_status(connection, task, ids)
-    slots = _slots(connection, task, ids)
-    new = []
+    enter_queue(connection, task.name, ids)
+    lock_rows(connection, task.name, ids)
+    said = _said(connection, task.name, ids)
+    slots = _slots(connection, task.name, ids)
+    gone, new = [], []
     for example_id, annotator in sorted(people):
         holders = slots.setdefault(example_id, {})
-        if status[example_id, annotator] != "submitted":
-            holders.pop(annotator, None)
-            connection.execute(delete(leases).where(_lease(example_id, task, annotator)))
+        if said[example_id][annotator][-1] != "submitted":
+            if holders.pop(annotator, None) is not None:
+                gone.append((example_id, annotator))
         elif annotator in holders:
-            mine = _lease(example_id, task, annotator)
-            connection.execute(update(leases).where(mine).values(expires_at=ANSWERED))
+            _set_expiry(connection, task.name, example_id, annotator, ANSWERED)
         else:
             holders[annotator] = _free_slot(holders.values())
             new.append(
                 {
                     "example_id": example_id,
-                    "task": task,
+                    "task": task.name,
                     "slot": holders[annotator],
                     "annotator": annotator,
                     "expires_at": ANSWERED,
                 }
             )
+    for example_id, annotator in gone:
+        connection.execute(delete(leases).where(_lease(example_id, task.name, annotator)))
     if new:
         connection.execute(insert(leases), new)
-    _refresh(connection, task, ids)
+    refresh_rows(connection, task.name, ids)
+    # One person's answers cannot differ, and most examples have no flag.
+    several = [
+        id_ for id_ in ids if len(said[id_]) > 1 or any("flagged" in s for s in said[id_].values())
+    ]
+    if several:
+        refresh_disputes(connection, task, several)
 
 
-def count_taken(connection: Connection, task: str, overlap: int) -> int:
-    """How many examples have every slot taken, or are closed."""
-    full = or_(queue.c.closed, queue.c.taken >= overlap)
-    query = select(func.count()).select_from(queue).where(queue.c.task == task, full)
-    return connection.scalar(query) or 0
+def settle_resolved(connection: Connection, task: Task, ids: Collection[str]) -> None:
+    """Take examples that have just been resolved out of the queue and the disputes."""
+    lock_rows(connection, task.name, ids)
+    refresh_rows(connection, task.name, ids)
+    refresh_disputes(connection, task, ids)
 
 
-def settle_resolved(connection: Connection, task: str, example_ids: Collection[str]) -> None:
-    """Take examples that have just been resolved out of the queue."""
-    _refresh(connection, task, example_ids)
+class _Live(NamedTuple):
+    """A lease that is not answered, run out or not."""
+
+    seq: int
+    example_id: str
+    annotator: str
+    expires_at: str
 
 
-def _return_expired(connection: Connection, task: str, annotator: str, now: str) -> None:
-    """Free the slots whose lease has run out; an annotator's own is renewed instead."""
-    expired = delete(leases).where(
-        leases.c.task == task, leases.c.expires_at <= now, leases.c.annotator != annotator
+def _live_leases(connection: Connection, asking: Asking) -> list[_Live]:
+    """Everybody's, the newest first."""
+    # Sorted here: told to, SQLite walks through all leases by seq to find the few that are live.
+    rows = connection.execute(_live(), {"task": asking.task})
+    return sorted((_Live(*row) for row in rows), reverse=True)
+
+
+@cache
+def _live() -> Select[Any]:
+    query = select(leases.c.seq, leases.c.example_id, leases.c.annotator, leases.c.expires_at)
+    return query.where(leases.c.task == bindparam("task"), leases.c.expires_at < ANSWERED)
+
+
+def _return_expired(connection: Connection, asking: Asking, live: Iterable[_Live]) -> None:
+    """Free the slots whose lease has run out; an annotator's own is renewed instead.
+
+    A lease that ends later than one taken now was taken by a clock that has been set back since; it
+    ends as one taken now, or its example would be lost to everybody for as long.
+    """
+    others = [lease for lease in live if lease.annotator != asking.annotator]
+    if any(lease.expires_at > asking.expires_at for lease in others):
+        connection.execute(
+            update(leases)
+            .where(
+                leases.c.task == asking.task,
+                leases.c.expires_at > asking.expires_at,
+                leases.c.expires_at < ANSWERED,
+            )
+            .values(expires_at=asking.expires_at)
+        )
+    expired = {lease.example_id for lease in others if lease.expires_at <= asking.now}
+    if not expired:
+        return
+    # What somebody is busy with now is returned next time.
+    rows = select(queue.c.example_id).where(
+        queue.c.task == asking.task, queue.c.example_id.in_(expired), ~is_persons()
     )
-    ids = connection.execute(expired.returning(leases.c.example_id)).scalars().all()
-    if ids:
-        _refresh(connection, task, ids)
-
-
-def _held(connection: Connection, task: str, annotator: str) -> str | None:
-    """The example an annotator has leased and not answered, unless it has been closed since."""
-    # Two steps: as a join SQLite walks the whole queue to find the one lease, 25 ms at 20,000.
-    live = select(leases.c.example_id).where(
-        leases.c.task == task,
-        leases.c.annotator == annotator,
-        leases.c.expires_at < ANSWERED,
+    locked = connection.execute(rows.with_for_update(skip_locked=True)).scalars().all()
+    connection.execute(
+        delete(leases).where(
+            leases.c.task == asking.task,
+            leases.c.example_id.in_(locked),
+            leases.c.annotator != asking.annotator,
+            leases.c.expires_at <= asking.now,
+        )
     )
-    ids = connection.execute(live).scalars().all()
-    if not ids:
+    refresh_rows(connection, asking.task, locked)
+
+
+def _held(connection: Connection, asking: Asking, mine: Sequence[str]) -> str | None:
+    """The newest of an annotator's leases, unless it has been closed or given to others since."""
+    if not mine:
         return None
-    asked = select(queue.c.example_id).where(
-        queue.c.task == task,
-        queue.c.example_id.in_(ids),
-        ~queue.c.closed,
-        ~_excluded(queue.c.example_id),
+    rows = connection.execute(_not_closed(), {"task": asking.task, "ids": mine})
+    theirs = ("all", "gold", lane_of(asking.annotator))
+    open_to_them = {row.example_id for row in rows if row.lane in theirs}
+    return next((id_ for id_ in mine if id_ in open_to_them), None)
+
+
+@cache
+def _not_closed() -> Select[Any]:
+    return select(queue.c.example_id, queue.c.lane).where(
+        queue.c.task == bindparam("task"), queue.c.example_id.in_(_IDS), ~queue.c.closed
     )
-    return connection.scalar(asked.order_by(queue.c.position).limit(1))
 
 
-def _find_open(connection: Connection, task: str, annotator: str, overlap: int) -> str | None:
-    """The first open example: begun ones first, so that overlaps complete, then untouched ones."""
-    begun = range(overlap - 1, 0, -1)
+def _next_gold(connection: Connection, asking: Asking) -> str | None:
+    """A gold item where one is due: about every `gold_every`th time, when nobody can tell."""
+    if not asking.gold_every:
+        return None
+    count = count_annotated(connection, asking.task, asking.annotator)
+    chance = int(text_hash(f"{asking.task}\n{asking.annotator}\n{count}"), 16)
+    if chance % asking.gold_every:
+        return None
+    had = _had(gold.c.example_id, asking.task, asking.annotator)
+    rows = (
+        select(gold.c.example_id)
+        .join(queue, and_(queue.c.example_id == gold.c.example_id, queue.c.task == gold.c.task))
+        .where(gold.c.task == asking.task, queue.c.lane == "gold", ~queue.c.closed, ~had)
+    )
+    items = connection.execute(rows).scalars()
+    return min(items, key=lambda id_: text_hash(asking.annotator + id_), default=None)
 
-    def first(levels: Iterable[int], scan: int | None) -> str | None:
-        found = (_first_open(connection, task, annotator, taken, scan) for taken in levels)
-        return next(filter(None, found), None)
 
-    example_id = first(begun, _SCAN) or first([0], None)
-    if example_id is None:
-        _fill_queue(connection, task)
-        example_id = first([0], None) or first(begun, None)
-    return example_id
+@cache
+def _open_examples(overlap: int, scan: int | None) -> CompoundSelect[Any]:
+    kinds = [
+        (lane, taken)
+        for lane in (bindparam("own_lane", type_=queue.c.lane.type), "all")
+        for taken in range(overlap - 1, -1, -1)
+    ]
+    found = union_all(*(_waiting(*kind, n, scan) for n, kind in enumerate(kinds)))
+    return found.order_by("turn", "rank", "position").limit(_TRIED)
 
 
-def _first_open(
-    connection: Connection, task: str, annotator: str, taken: int, scan: int | None
-) -> str | None:
-    """The first example with so many slots taken that the annotator has not had before."""
-    waiting = (
-        select(queue.c.example_id, queue.c.position)
-        .where(queue.c.task == task, ~queue.c.closed, queue.c.taken == taken)
-        .order_by(queue.c.position)
+def _waiting(
+    lane: str | ColumnElement[str], taken: int, turn: int, scan: int | None
+) -> Select[Any]:
+    """Examples of a lane with so many slots taken that the annotator has not had before."""
+    rows = (
+        select(queue.c.example_id, queue.c.rank, queue.c.position)
+        .where(
+            queue.c.task == bindparam("task"),
+            queue.c.lane == lane,
+            ~queue.c.closed,
+            queue.c.taken == taken,
+        )
+        .order_by(queue.c.rank, queue.c.position)
         .limit(scan)
         .subquery()
     )
     new_to_them = (
-        select(waiting.c.example_id)
-        .where(
-            ~exists().where(_lease(waiting.c.example_id, task, annotator)),
-            ~exists().where(_annotation(waiting.c.example_id, task, annotator)),
-            ~_excluded(waiting.c.example_id),
-        )
-        .order_by(waiting.c.position)
+        select(rows, literal(turn).label("turn"))
+        .where(~_had(rows.c.example_id, bindparam("task"), bindparam("annotator")))
+        .order_by(rows.c.rank, rows.c.position)
+        .limit(_TRIED)
+        .subquery()
     )
-    return connection.scalar(new_to_them.limit(1))
+    return select(new_to_them)
 
 
-def _fill_queue(connection: Connection, task: str) -> None:
-    """Let examples enter the queue up to the `WINDOW`th that nobody has answered."""
-    last = select(func.coalesce(func.max(queue.c.position), 0)).where(queue.c.task == task)
-    answered = exists().where(leases.c.example_id == examples.c.id, leases.c.task == task)
-    coming = (
-        select(examples.c.seq)
-        .where(examples.c.seq > last.scalar_subquery())
-        .order_by(examples.c.seq)
-    )
-    end = connection.scalar(coming.where(~answered).limit(1).offset(WINDOW - 1))
-    rows = (
-        select(
-            literal(task),
-            examples.c.id,
-            examples.c.seq,
-            _taken(examples.c.id, task),
-            _closed(examples.c.id, task),
-        )
-        .where(examples.c.seq > last.scalar_subquery(), ~_excluded(examples.c.id))
-        .order_by(examples.c.seq)
-    )
-    if end is not None:
-        rows = rows.where(examples.c.seq <= end)
-    columns = ["task", "example_id", "position", "taken", "closed"]
-    connection.execute(insert(queue).from_select(columns, rows))
-
-
-def _lock(connection: Connection, task: str, ids: Collection[str]) -> None:
-    """Keep other transactions off these rows; SQLite has one writer and ignores it."""
-    rows = select(queue.c.taken).where(queue.c.task == task, queue.c.example_id.in_(ids))
-    connection.execute(rows.order_by(queue.c.position).with_for_update()).all()
-
-
-def _refresh(connection: Connection, task: str, ids: Collection[str]) -> None:
-    """Compute the queue's rows of these examples anew; those not in the queue yet stay out."""
-    connection.execute(
-        update(queue)
-        .where(queue.c.task == task, queue.c.example_id.in_(ids))
-        .values(
-            taken=_taken(queue.c.example_id, task),
-            closed=_closed(queue.c.example_id, task),
-        )
-    )
-
-
-def _taken(example_id: ColumnElement[str], task: str) -> Any:
-    rows = leases.c.example_id == example_id, leases.c.task == task
-    return select(func.count()).select_from(leases).where(*rows).scalar_subquery()
-
-
-def _closed(example_id: ColumnElement[str], task: str) -> ColumnElement[bool]:
-    later = annotations.alias()
-    superseded = exists().where(
-        later.c.example_id == annotations.c.example_id,
-        later.c.task == annotations.c.task,
-        later.c.annotator == annotations.c.annotator,
-        later.c.seq > annotations.c.seq,
-    )
-    flagged = exists().where(
+def _had(example_id: ColumnElement[str], task: _Text, annotator: _Text) -> ColumnElement[bool]:
+    """Whether somebody has an example, or has said something of it that stands."""
+    said = exists().where(
         annotations.c.example_id == example_id,
         annotations.c.task == task,
-        annotations.c.status == "flagged",
-        ~superseded,
+        annotations.c.annotator == annotator,
+        annotations.c.status != "withdrawn",
+        ~superseded("withdrawn"),
     )
-    resolved = exists().where(resolutions.c.example_id == example_id, resolutions.c.task == task)
-    return or_(flagged, resolved)
+    return or_(exists().where(_lease(example_id, task, annotator)), said)
 
 
-def _excluded(example_id: ColumnElement[str]) -> ColumnElement[bool]:
-    return exists().where(exclusions.c.example_id == example_id)
+def _set_expiry(
+    connection: Connection, task: str, example_id: str, annotator: str, expires_at: str
+) -> None:
+    lease = {"of_task": task, "of_example": example_id, "of_annotator": annotator}
+    connection.execute(_expiry(), {**lease, "expires_at": expires_at})
 
 
-def _lease(example_id: str | ColumnElement[str], task: str, annotator: str) -> ColumnElement[bool]:
+@cache
+def _expiry() -> Update:
+    lease = _lease(bindparam("of_example"), bindparam("of_task"), bindparam("of_annotator"))
+    return update(leases).where(lease)
+
+
+def _lease(example_id: _Text, task: _Text, annotator: _Text) -> ColumnElement[bool]:
     return and_(
         leases.c.example_id == example_id,
         leases.c.task == task,
@@ -296,39 +378,55 @@ def _lease(example_id: str | ColumnElement[str], task: str, annotator: str) -> C
     )
 
 
-def _annotation(
-    example_id: str | ColumnElement[str], task: str, annotator: str
-) -> ColumnElement[bool]:
-    return and_(
-        annotations.c.example_id == example_id,
-        annotations.c.task == task,
-        annotations.c.annotator == annotator,
-    )
+def _take_slot(
+    connection: Connection, asking: Asking, example_id: str, holders: dict[str, int]
+) -> None:
+    """Lease the first free slot of an example whose row is locked."""
+    lease = {
+        "example_id": example_id,
+        "task": asking.task,
+        "slot": _free_slot(holders.values()),
+        "annotator": asking.annotator,
+        "expires_at": asking.expires_at,
+    }
+    connection.execute(insert(leases), lease)
+    refresh_rows(connection, asking.task, [example_id])
 
 
-def _newest_status(
+def _said(
     connection: Connection, task: str, ids: Collection[str]
-) -> dict[tuple[str, str], str]:
-    """The status of each person's newest annotation, by example and annotator."""
-    rows = connection.execute(
+) -> dict[str, dict[str, list[str]]]:
+    """The statuses of each person's annotations, oldest first, by example and annotator."""
+    rows = connection.execute(_statuses(), {"task": task, "ids": list(ids)})
+    said: dict[str, dict[str, list[str]]] = {id_: {} for id_ in ids}
+    for row in rows:
+        said[row.example_id].setdefault(row.annotator, []).append(row.status)
+    return said
+
+
+@cache
+def _statuses() -> Select[Any]:
+    return (
         select(annotations.c.example_id, annotations.c.annotator, annotations.c.status)
-        .where(annotations.c.example_id.in_(ids), annotations.c.task == task)
+        .where(annotations.c.example_id.in_(_IDS), annotations.c.task == bindparam("task"))
         .order_by(annotations.c.seq)
     )
-    return {(row.example_id, row.annotator): row.status for row in rows}
 
 
 def _slots(connection: Connection, task: str, ids: Collection[str]) -> dict[str, dict[str, int]]:
     """Each example's slots that are held: annotator -> slot."""
-    rows = connection.execute(
-        select(leases.c.example_id, leases.c.annotator, leases.c.slot).where(
-            leases.c.example_id.in_(ids), leases.c.task == task
-        )
-    )
+    rows = connection.execute(_holders(), {"task": task, "ids": list(ids)})
     slots: dict[str, dict[str, int]] = {}
     for row in rows:
         slots.setdefault(row.example_id, {})[row.annotator] = row.slot
     return slots
+
+
+@cache
+def _holders() -> Select[Any]:
+    return select(leases.c.example_id, leases.c.annotator, leases.c.slot).where(
+        leases.c.example_id.in_(_IDS), leases.c.task == bindparam("task")
+    )
 
 
 def _free_slot(held: Iterable[int]) -> int:

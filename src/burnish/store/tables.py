@@ -2,7 +2,11 @@
 
 The order in `seq` is the order of arrival. Rows are added and never changed: an edit is a new
 example, a second opinion a new annotation, and what may not be trained on is excluded with a reason
-rather than deleted. Leases, findings, what orders the queue, and who may sign in come and go.
+rather than deleted. Leases, findings, what orders the queue, and who may sign in come and go; queue
+and disputes are derived from the others.
+
+No index but a primary key begins with `task`: where a thousand examples of one task are asked for,
+SQLite, which keeps no statistics here, would rather walk through all of the task.
 
 Files that name the table `annotations` do without `from __future__ import annotations`, which would
 bind the same name.
@@ -54,17 +58,17 @@ examples = Table(
     Column("id", String(32), nullable=False, unique=True),
     Column("conversation", Text, nullable=False),
     # Exact: Conversation.hash.
-    Column("conversation_hash", String(32), nullable=False, index=True),
+    Column("conversation_hash", String(32), nullable=False),
     # Blind to case and white space: records.fingerprint.prompt_fingerprint.
     Column("prompt_hash", String(32), nullable=False, index=True),
-    Column("source", Text, nullable=False, index=True),
+    Column("source", Text, nullable=False),
     Column("metadata", Text, nullable=False),
     Column("weight", Float, nullable=False),
     Column("licence", Text),
     Column("consent", Text),
     Column("received_at", String(32), nullable=False),
     # No foreign key: an edit may arrive before, or without, what it is an edit of.
-    Column("parent", String(32), index=True),
+    Column("parent", String(32)),
 )
 
 example_subjects = Table(
@@ -94,7 +98,8 @@ annotations = Table(
     Column("edit_distance", Float),
     # Not unique: imported history may hold an annotator's first and second thoughts.
     Index(None, "example_id", "task", "annotator"),
-    Index(None, "task", "annotator"),
+    # Holds all that counting an annotator's examples needs.
+    Index(None, "annotator", "task", "status", "example_id"),
 )
 
 leases = Table(
@@ -109,6 +114,46 @@ leases = Table(
     # Exact overlap rests on these two: a slot has one holder, a person holds one slot.
     UniqueConstraint("example_id", "task", "slot"),
     UniqueConstraint("example_id", "task", "annotator"),
+)
+
+# What is asked next, found through an index however much is done; told in queue.py.
+queue = Table(
+    "queue",
+    metadata,
+    _example_id(primary_key=True),
+    Column("task", String(64), primary_key=True),
+    # `all`, `assigned`, `gold`, or `to:` and an annotator's name.
+    Column("lane", String(131), primary_key=True),
+    # The example's seq.
+    Column("position", Integer, nullable=False),
+    # Its priority with the sign changed; the largest number where it has none.
+    Column("rank", Float, nullable=False),
+    # How many leases there are on it, live or answered.
+    Column("taken", Integer, nullable=False),
+    # Flagged, resolved or excluded: nobody is asked.
+    Column("closed", Boolean, nullable=False),
+    Index(None, "lane", "task", "closed", "taken", "rank", "position"),
+)
+
+# Up to this seq every example has its row in the queue.
+queue_marks = Table(
+    "queue_marks",
+    metadata,
+    Column("task", String(64), primary_key=True),
+    Column("position", Integer, nullable=False),
+)
+
+# Examples a reviewer must look at, and the reviewer who is doing so; told in disputes.py.
+disputes = Table(
+    "disputes",
+    metadata,
+    _example_id(primary_key=True),
+    Column("task", String(64), primary_key=True),
+    # The example's seq.
+    Column("position", Integer, nullable=False),
+    Column("reviewer", String(128)),
+    Column("expires_at", String(32)),
+    Index(None, "position", "task"),
 )
 
 guidelines = Table(
@@ -167,7 +212,7 @@ priorities = Table(
     Column("task", String(64), primary_key=True),
     _example_id(primary_key=True),
     Column("priority", Float, nullable=False),
-    Index(None, "task", "priority"),
+    Index(None, "priority", "task"),
 )
 
 # Where an example has any, only these people get it.
@@ -179,7 +224,7 @@ assignments = Table(
     Column("annotator", String(128), primary_key=True),
     Column("by", String(128), nullable=False),
     Column("created_at", String(32), nullable=False),
-    Index(None, "task", "annotator"),
+    Index(None, "annotator", "task"),
 )
 
 # Examples whose answer is known: everybody gets them, nobody can tell.

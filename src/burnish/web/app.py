@@ -1,42 +1,83 @@
-"""create_app: every page of the studio, put together."""
+"""create_app: every page of the studio and every route of the API, put together."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+from collections.abc import Callable
+
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from burnish import __version__
 from burnish.errors import InputError, UserError
 from burnish.project import Project
 from burnish.store import Store
-from burnish.tasks import find_task
-from burnish.web.access import Gate
+from burnish.store.users import Role
+from burnish.tasks import read_tasks
+from burnish.web.access import OPENAPI, Gate
+from burnish.web.api import api_routes
 from burnish.web.artefacts import artefact_pages
+from burnish.web.browse import browse_pages
+from burnish.web.bulk import bulk_pages
+from burnish.web.exchange import exchange_pages
+from burnish.web.guidelines import guideline_pages
+from burnish.web.home import home_pages
+from burnish.web.identity import identify, require
 from burnish.web.labelling import label_pages
 from burnish.web.overview import overview_pages
+from burnish.web.people import people_pages
 from burnish.web.review import review_pages
+from burnish.web.sign_in import account_pages, sign_in_pages
 from burnish.web.site import STATIC, Site
+from burnish.web.tokens import token_pages
+
+_PAGES: tuple[tuple[Role, Callable[[Site], APIRouter]], ...] = (
+    ("annotator", home_pages),
+    ("annotator", label_pages),
+    ("annotator", token_pages),
+    ("annotator", guideline_pages),
+    ("annotator", account_pages),
+    ("reviewer", review_pages),
+    ("reviewer", overview_pages),
+    ("reviewer", browse_pages),
+    ("reviewer", bulk_pages),
+    ("reviewer", exchange_pages),
+    ("reviewer", artefact_pages),
+    ("admin", people_pages),
+)
+"""The least role for each group of pages; a page may ask for more."""
 
 
 def create_app(project: Project, store: Store) -> FastAPI:
     """The studio of a project.
 
     Raises:
-        ConfigError: the [label] table of burnish.toml is wrong.
+        ConfigError: a task in burnish.toml is wrong.
     """
-    site = Site(project, store, find_task(project))
-    app = FastAPI(title="Burnish studio", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Gate)
-    for pages in (overview_pages, label_pages, review_pages, artefact_pages):
-        app.include_router(pages(site))
+    site = Site(project, store, read_tasks(project))
+    app = FastAPI(
+        title="Burnish", version=__version__, openapi_url=OPENAPI, docs_url=None, redoc_url=None
+    )
+    app.add_middleware(Gate, identify=lambda connection: identify(connection, project, store))
+    app.include_router(sign_in_pages(site), include_in_schema=False)
+    for role, pages in _PAGES:
+        least = Depends(require(role))
+        app.include_router(pages(site), dependencies=[least], include_in_schema=False)
+    app.include_router(api_routes(site))
     app.mount("/static", StaticFiles(directory=STATIC))
+    _answer_errors(app, site)
+    return app
+
+
+def _answer_errors(app: FastAPI, site: Site) -> None:
+    """Every error as a page for a browser, as {"error": message} for a program."""
 
     def refuse(request: Request, status: int, message: str) -> Response:
         sends_json = request.headers.get("content-type", "").startswith("application/json")
         takes_html = "text/html" in request.headers.get("accept", "")
-        if sends_json or not takes_html or request.url.path.endswith(".json"):
+        if sends_json or not takes_html or request.url.path.startswith("/api/"):
             return JSONResponse({"error": message}, status)
         response = site.page(request, "error.html", {"status": status, "message": message})
         response.status_code = status
@@ -54,11 +95,11 @@ def create_app(project: Project, store: Store) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     def wrong_form(request: Request, error: RequestValidationError) -> Response:
         faults = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
-        return refuse(request, 422, "\n".join(faults))
+        # A key may hold half a surrogate pair, which no UTF-8 can.
+        message = "\n".join(faults).encode(errors="backslashreplace").decode()
+        return refuse(request, 422, message)
 
     @app.exception_handler(Exception)
     def our_fault(request: Request, _: Exception) -> Response:
         # The server prints the traceback.
         return refuse(request, 500, "Something went wrong in the studio; its terminal says what.")
-
-    return app

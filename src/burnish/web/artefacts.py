@@ -21,19 +21,16 @@ _TEXT = {".json", ".jsonl", ".txt", ".md", ".toml", ".csv", ".log", ".jinja"}
 
 
 def artefact_pages(site: Site) -> APIRouter:
-    """The list, one artefact, and its files; list and artefact also as .json."""
+    """The list, one artefact, and its files."""
     router = APIRouter()
 
     @router.get("/artefacts")
-    @router.get("/artefacts.json")
     def artefacts(request: Request) -> Response:
         records = {record.id: record for record in site.project.artefacts()}
         newest_first = [_record_data(site, record) for record in reversed(records.values())]
         return site.page(request, "artefacts.html", {"artefacts": newest_first})
 
-    # The lower decorator registers first, and the other path would swallow `.json` into the id.
     @router.get("/artefacts/{artefact_id}")
-    @router.get("/artefacts/{artefact_id}.json")
     def artefact(request: Request, artefact_id: str) -> Response:
         record = _find(site, artefact_id)
         ancestors, descendants = lineage(site.project, record.id)

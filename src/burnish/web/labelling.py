@@ -1,77 +1,77 @@
-"""/label : the guidelines, an example, its answer; one page for a day's work."""
+"""/tasks/NAME/label : the guidelines, an example, its answer; one page for a day's work."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Literal
+from urllib.parse import quote
 
-from fastapi import APIRouter, Form, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from burnish.label.guidelines import current_guidelines
-from burnish.label.queue import next_example, progress_of, submit
-from burnish.types import Annotation, AnnotationStatus
-from burnish.web.site import Site, annotator_of, example_data, remember_annotator
+from burnish.label.queue import next_item, progress_of, submit, undo_last
+from burnish.types import Annotation
+from burnish.web.identity import person_of
+from burnish.web.sheets import module_of, sheet_of
+from burnish.web.site import Site
 
 
 class Answer(BaseModel):
-    """What the page sends; the annotator is the cookie's."""
+    """What the page sends."""
 
     model_config = ConfigDict(extra="forbid")
 
     client_id: str
     example_id: str
+    annotator: str
+    """Who wrote it: whoever is signed in now may be somebody else."""
     answer: str
-    status: AnnotationStatus
+    status: Literal["submitted", "skipped", "flagged"]
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     guideline_version: str = ""
+    draft_id: str | None = None
 
 
 def label_pages(site: Site) -> APIRouter:
-    """The labelling page, also as /label.json, and what it posts to."""
+    """The labelling page and what it posts to."""
     router = APIRouter()
 
-    @router.get("/label")
-    @router.get("/label.json")
-    def label(request: Request) -> Response:
-        annotator = annotator_of(request)
-        if annotator is None and request.url.path.endswith(".json"):
-            return _nameless()
-        if annotator is None:
-            return site.page(request, "name.html", {"back": "/label"})
-        now = datetime.now(UTC)
-        example = next_example(site.store, site.task, annotator, now=now)
+    @router.get("/tasks/{name}/label")
+    def label(request: Request, name: str) -> Response:
+        task = site.task(name)
+        annotator = person_of(request).name
+        item = next_item(site.store, task, annotator, now=datetime.now(UTC))
         data = {
-            "example": example_data(example) if example else None,
-            "guidelines": current_guidelines(site.store, site.project, site.task),
-            "choices": site.task.choices,
-            "progress": progress_of(site.store, site.task, annotator),
+            "task": task,
+            "sheet": sheet_of(task, item.example, item.drafts, item.previous) if item else None,
+            "module": module_of(task),
+            "guidelines": current_guidelines(site.store, site.project, task),
+            "progress": progress_of(site.store, task, annotator),
+            "sign_in": f"/sign-in?back={quote(request.url.path)}",
         }
         return site.page(request, "label.html", data)
 
-    @router.post("/label")
-    def answer(request: Request, sent: Answer) -> Response:
-        annotator = annotator_of(request)
-        if annotator is None:
-            return _nameless()
-        annotation = Annotation(annotator=annotator, task=site.task.name, **sent.model_dump())
-        result = submit(site.store, site.task, annotation, now=datetime.now(UTC))
+    @router.post("/tasks/{name}/label")
+    def answer(request: Request, name: str, sent: Answer) -> Response:
+        task = site.task(name)
+        annotator = person_of(request).name
+        if sent.annotator != annotator:
+            raise HTTPException(
+                403, f"{sent.annotator} wrote this answer, and {annotator} is signed in."
+            )
+        annotation = Annotation(task=task.name, **sent.model_dump())
+        result = submit(site.store, task, annotation, now=datetime.now(UTC))
         return JSONResponse(asdict(result), 201 if result.is_new else 200)
 
-    @router.post("/annotator")
-    def name(name: Annotated[str, Form()], back: Annotated[str, Form()] = "/label") -> Response:
-        response = RedirectResponse(back if back == "/review" else "/label", 303)
-        remember_annotator(response, name)
-        return response
-
-    @router.get("/annotator")
-    def change_name(request: Request) -> Response:
-        return site.page(request, "name.html", {"back": "/label"})
+    @router.post("/tasks/{name}/undo")
+    def undo(request: Request, name: str) -> Response:
+        annotator = person_of(request).name
+        taken_back = undo_last(site.store, site.task(name), annotator, now=datetime.now(UTC))
+        if taken_back is None:
+            raise HTTPException(409, "there is no answer of yours to take back")
+        return JSONResponse({"example_id": taken_back.example_id})
 
     return router
-
-
-def _nameless() -> JSONResponse:
-    return JSONResponse({"error": "nobody is named: send your name to /annotator first"}, 401)

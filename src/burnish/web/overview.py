@@ -1,54 +1,43 @@
-"""/ : how far the labelling is, who did what, how well people agree."""
+"""/tasks/NAME/overview and /agreement : how far the labelling is, and how far people agree."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from pydantic import BeforeValidator
 
-from burnish.label.agreement import Agreement, Estimate
-from burnish.label.status import label_status
+from burnish.label.quote import quote
+from burnish.label.status import label_agreement, label_status
 from burnish.web.site import Site
 
-
-@dataclass(frozen=True, slots=True)
-class _Measure:
-    """One row of the agreement table."""
-
-    name: str
-    note: str
-    estimate: Estimate
+# An empty field of a form is no price.
+_Price = Annotated[float | None, BeforeValidator(lambda value: value or None)]
 
 
 def overview_pages(site: Site) -> APIRouter:
-    """The overview, also as /.json."""
+    """Progress, what the rest will take, and agreement of a task."""
     router = APIRouter()
 
-    @router.get("/")
-    @router.get("/.json")
-    def overview(request: Request) -> Response:
-        status = label_status(site.store, site.task)
-        if request.url.path.endswith(".json"):
-            return site.page(request, "", {"status": status})
-        return site.page(
-            request,
-            "overview.html",
-            {"status": status, "measures": _measures(status.agreement)},
-        )
+    @router.get("/tasks/{name}/overview")
+    def overview(request: Request, name: str, price: Annotated[_Price, Query()] = None) -> Response:
+        """`price` is what an hour of people's work costs, in any currency."""
+        task = site.task(name)
+        rest = quote(site.store, task, price)
+        data = {
+            "task": task,
+            "status": label_status(site.store, task),
+            "quote": rest,
+            "price": price,
+            "speeds": {speed.annotator: speed.seconds_per_answer for speed in rest.annotators},
+        }
+        return site.page(request, "overview.html", data)
+
+    @router.get("/tasks/{name}/agreement")
+    def agreement(request: Request, name: str) -> Response:
+        task = site.task(name)
+        measured = label_agreement(site.store, task)
+        return site.page(request, "agreement.html", {"task": task, "measured": measured})
 
     return router
-
-
-def _measures(agreement: Agreement) -> list[_Measure]:
-    return [
-        _Measure("Percent", "share of equal pairs; by chance alone above 0", agreement.percent),
-        _Measure(
-            "Krippendorff’s α", "any number of answers per example", agreement.krippendorff_alpha
-        ),
-        _Measure("Fleiss’ κ", "the same number for each", agreement.fleiss_kappa),
-        *(
-            _Measure(f"Cohen’s κ: {first}, {second}", "two annotators", kappa)
-            for (first, second), kappa in agreement.cohen_kappa.items()
-        ),
-    ]

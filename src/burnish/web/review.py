@@ -1,61 +1,80 @@
-"""/review : examples whose answers differ or that somebody flagged, one at a time."""
+"""/tasks/NAME/review : examples whose answers differ or that somebody flagged, one at a time."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from burnish.errors import InputError
-from burnish.label.resolve import adjudicate, exclude_example, open_disputes, read_dispute
-from burnish.web.site import Site, annotator_of, example_data
+from burnish.label.guidelines import current_guidelines
+from burnish.label.resolve import adjudicate, exclude_example, read_dispute
+from burnish.label.review import count_disputes, next_dispute
+from burnish.store.drafts import read_drafts
+from burnish.web.identity import person_of
+from burnish.web.sheets import answer_view, module_of, sheet_of
+from burnish.web.site import Site
+
+_Text = Annotated[str, Form()]
 
 
 def review_pages(site: Site) -> APIRouter:
-    """The review page, also as /review.json, and what its form posts to."""
+    """The review page and what its forms post to."""
     router = APIRouter()
 
-    @router.get("/review")
-    @router.get("/review.json")
-    def review(request: Request, after: str | None = None) -> Response:
-        """The first dispute, or the one that follows the example `after`."""
-        if annotator_of(request) is None and not request.url.path.endswith(".json"):
-            return site.page(request, "name.html", {"back": "/review"})
-        ids = open_disputes(site.store, site.task)
-        place = (ids.index(after) + 1) % len(ids) if after in ids else 0
-        dispute = read_dispute(site.store, site.task, ids[place]) if ids else None
-        data = {
-            "open": len(ids),
-            "place": place + 1,
-            "example": example_data(dispute.example) if dispute else None,
-            "annotations": dispute.annotations if dispute else (),
-            "choices": site.task.choices,
+    @router.get("/tasks/{name}/review")
+    def review(
+        request: Request, name: str, after: str | None = None, shown: bool = False
+    ) -> Response:
+        """The next dispute, or the one that follows the example `after`.
+
+        With blind review the annotators' answers are left out until the reviewer asks for them.
+        """
+        task = site.task(name)
+        reviewer = person_of(request).name
+        dispute = next_dispute(site.store, task, reviewer, now=datetime.now(UTC), after=after)
+        data = {"task": task, "open": count_disputes(site.store, task), "module": module_of(task)}
+        if dispute is None:
+            return site.page(request, "review.html", {**data, "sheet": None})
+        with site.store.reading() as connection:
+            drafts = read_drafts(connection, task.name, [dispute.example.id])
+        sheet = sheet_of(task, dispute.example, drafts.get(dispute.example.id, ()))
+        is_blind = task.blind_review and not shown
+        data |= {
+            "sheet": sheet,
+            "guidelines": current_guidelines(site.store, site.project, task),
+            "is_blind": is_blind,
+            "answers": ()
+            if is_blind
+            else [(a, answer_view(a.answer, task, sheet)) for a in dispute.annotations],
         }
         return site.page(request, "review.html", data)
 
-    @router.post("/review")
+    @router.post("/tasks/{name}/review")
     def decide(
         request: Request,
-        example_id: Annotated[str, Form()],
+        name: str,
+        example_id: _Text,
         action: Annotated[Literal["decide", "exclude"], Form()],
-        pick: Annotated[str, Form()] = "",
-        other: Annotated[str, Form()] = "",
-        reason: Annotated[str, Form()] = "",
+        pick: _Text = "other",
+        answer: _Text = "",
+        reason: _Text = "",
     ) -> Response:
-        """Take the answer of the annotation `pick`, or `other`; or exclude the example."""
-        person = annotator_of(request)
-        if person is None:
-            return RedirectResponse("/review", 303)
+        """Take the answer of the annotation `pick`, or `answer`; or exclude the example."""
+        task = site.task(name)
+        person = person_of(request).name
         if action == "exclude":
             exclude_example(site.store, example_id, reason, person=person)
-            return RedirectResponse("/review", 303)
-        dispute = read_dispute(site.store, site.task, example_id)
-        answers = {a.client_id: a.answer for a in dispute.annotations} if dispute else {}
-        answer = answers.get(pick, "") if pick != "other" else other
+            return RedirectResponse(f"/tasks/{task.name}/review", 303)
+        if pick != "other":
+            dispute = read_dispute(site.store, task, example_id)
+            given = {a.client_id: a.answer for a in dispute.annotations} if dispute else {}
+            answer = given.get(pick, "")
         if not answer:
             raise InputError("no answer was chosen", do="choose one, or write another")
-        adjudicate(site.store, site.task, {example_id: answer}, person=person)
-        return RedirectResponse("/review", 303)
+        adjudicate(site.store, task, {example_id: answer}, person=person)
+        return RedirectResponse(f"/tasks/{task.name}/review", 303)
 
     return router

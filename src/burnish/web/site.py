@@ -1,31 +1,26 @@
-"""What pages work with: the project, its store, and one way to answer in HTML or JSON."""
+"""What pages work with: the project, its store, its tasks, and one way to answer in HTML."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
-from fastapi import Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi import HTTPException, Request
+from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from burnish.errors import InputError
 from burnish.hashing import content_hash
-from burnish.label.guidelines import checked_annotator
 from burnish.project import Project
 from burnish.store import Store
 from burnish.tasks import Task
-from burnish.types import Example
+from burnish.web.identity import visitor_of
 
 STATIC = Path(__file__).parent / "static"
-
-_COOKIE = "burnish_annotator"
-_YEAR = 365 * 24 * 3600
 
 # Raw HTML in guidelines is shown as text, and links may not run scripts (markdown-it's default).
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -37,63 +32,27 @@ class Site:
 
     project: Project
     store: Store
-    task: Task
+    tasks: Mapping[str, Task]
 
-    def page(self, request: Request, template: str, data: dict[str, Any]) -> Response:
-        """`data` in the template, or as JSON where the URL ends in `.json`."""
-        if request.url.path.endswith(".json"):
-            return JSONResponse(to_json(data))
+    def task(self, name: str) -> Task:
+        """The task that a page's address names; 404 where there is none."""
+        if name not in self.tasks:
+            raise HTTPException(404, f"the project has no task {name!r}")
+        return self.tasks[name]
+
+    def page(self, request: Request, template: str, data: Mapping[str, Any]) -> Response:
+        """`data` in the template. With a `task` in it, the page stands among the task's pages."""
+        person = visitor_of(request)
         shared = {
             "project": self.project.name,
             # Browsers keep work by origin, and another project may later have the same port.
             "project_key": content_hash(str(self.project.root.absolute()))[:8],
             "path": request.url.path,
-            "task": self.task.name,
-            "annotator": annotator_of(request),
+            "task": None,
+            "person": person,
+            "csrf": person.csrf if person else "",
         }
-        return HTMLResponse(_templates.get_template(template).render(shared | data))
-
-
-def annotator_of(request: Request) -> str | None:
-    """The name the browser's cookie gives, or None where there is none that can be used."""
-    try:
-        return checked_annotator(unquote(request.cookies.get(_COOKIE, "")))
-    except InputError:
-        return None
-
-
-def remember_annotator(response: Response, name: str) -> None:
-    """Keep the name in a cookie that other sites cannot make the browser send."""
-    name = quote(checked_annotator(name))
-    response.set_cookie(_COOKIE, name, max_age=_YEAR, httponly=True, samesite="strict")
-
-
-def example_data(example: Example) -> dict[str, Any]:
-    """An example as pages and JSON show it."""
-    conversation = example.conversation
-    return {
-        "id": example.id,
-        "messages": conversation.prompt.to_json()["messages"],
-        "draft": conversation.answer.content if conversation.answer else "",
-        "metadata": dict(example.metadata),
-        "source": example.source,
-        "licence": example.licence,
-        "received_at": example.received_at,
-    }
-
-
-def to_json(value: Any) -> Any:
-    """Plain JSON of dataclasses, paths and dicts; a pair as a key becomes `a and b`."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return to_json(asdict(value))
-    if isinstance(value, dict):
-        return {
-            " and ".join(key) if isinstance(key, tuple) else key: to_json(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+        return HTMLResponse(_templates.get_template(template).render(shared | dict(data)))
 
 
 def markdown(text: str) -> Markup:

@@ -1,17 +1,28 @@
-"""The studio command: one port on this machine, until Ctrl-C."""
+"""The studio command: one port, one process or several, until Ctrl-C."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
+from multiprocessing.connection import wait
 
 import uvicorn
 
+from burnish.config import build_config
 from burnish.errors import ConfigError, ResourceError
+from burnish.label.webhooks import WebhookConfig, sending_webhooks
 from burnish.project import Project
 from burnish.store import open_store
-from burnish.web.access import is_loopback
+from burnish.store.users import has_users
+from burnish.tasks import read_tasks
 from burnish.web.app import create_app
+from burnish.web.identity import is_loopback
 
 
 def studio(
@@ -19,44 +30,115 @@ def studio(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    processes: int = 1,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a project's studio until Ctrl-C; `ready` gets its URL, which is printed without it.
 
     Raises:
-        ConfigError: `host` can be reached from other machines, there is no such port, or the
-            [label] table is wrong.
+        ConfigError: other machines can reach `host` and the project has no users; no such port or
+            number of processes; a task in burnish.toml is wrong.
         ResourceError: the port is taken.
     """
-    if not is_loopback(host):
-        raise ConfigError(
-            f"host = {host!r} lets other machines in, and the studio asks nobody to sign in",
-            do="use 127.0.0.1; to reach it from elsewhere, tunnel: ssh -L 8000:127.0.0.1:8000 HOST",
-        )
     if not 0 <= port <= 65535:
         raise ConfigError(f"port = {port}: must be from 0 to 65535")
+    if processes < 1:
+        raise ConfigError(f"processes = {processes}: must be 1 or more")
+    read_tasks(project)
+    _check_users(project, host)
     with _bind(host, port) as listener:
-        store = open_store(project.store_url)
-        try:
-            app = create_app(project, store)
-            config = uvicorn.Config(
-                app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=2
-            )
-            shown = f"[{host}]" if ":" in host else host
-            url = f"http://{shown}:{listener.getsockname()[1]}/"
-            ready(url) if ready else print(f"Studio: {url}  (Ctrl-C stops it)", flush=True)
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listener.getsockname()[1]}/"
+        ready(url) if ready else print(f"Studio: {url}  (Ctrl-C stops it)", flush=True)
+        if processes == 1:
+            _serve(project, listener)
+        else:
+            _serve_in_processes(project, listener, processes)
+
+
+def _check_users(project: Project, host: str) -> None:
+    store = open_store(project.store_url)
+    try:
+        with store.reading() as connection:
+            guarded = has_users(connection)
+    finally:
+        store.close()
+    if not guarded and not is_loopback(host):
+        raise ConfigError(
+            f"host = {host!r} lets other machines in, and nobody could sign in",
+            do="add an admin first: burnish users add NAME --role admin",
+        )
+
+
+def _serve(project: Project, listener: socket.socket) -> None:
+    webhooks = build_config(WebhookConfig, project.table("webhooks"), where="[webhooks]")
+    store = open_store(project.store_url)
+    try:
+        config = uvicorn.Config(
+            create_app(project, store),
+            log_level="warning",
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=2,
+        )
+        with sending_webhooks(store, webhooks):
             uvicorn.Server(config).run([listener])
-        finally:
-            store.close()
+    finally:
+        store.close()
+
+
+def _serve_in_processes(project: Project, listener: socket.socket, count: int) -> None:
+    """Keep `count` processes at the same socket; one that dies is replaced.
+
+    They are forked, so what was imported is there and they start at once. The store is closed by
+    then and no thread runs: both would not survive a fork.
+    """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        raise ConfigError(f"processes = {count}: this system cannot fork", do="leave it at 1")
+    context = multiprocessing.get_context("fork")
+    parent = os.getpid()
+
+    def start() -> multiprocessing.process.BaseProcess:
+        process = context.Process(target=_work, args=(project, listener, parent))
+        process.start()
+        return process
+
+    workers = [start() for _ in range(count)]
+    try:
+        while True:
+            wait([worker.sentinel for worker in workers])
+            time.sleep(1)  # one that cannot start must not keep the machine busy
+            workers = [worker if worker.is_alive() else start() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+
+
+def _work(project: Project, listener: socket.socket, parent: int) -> None:
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    # Ctrl-C reaches every process of the terminal; the parent says that it stopped.
+    with contextlib.suppress(KeyboardInterrupt):
+        _serve(project, listener)
 
 
 def _bind(host: str, port: int) -> socket.socket:
     """A socket that listens already, so that the first request waits instead of failing."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
+        listener = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise ResourceError(
             f"cannot listen on port {port} of {host} ({error.strerror})",
             do="choose another with --port N (0 takes a free one), or stop what listens there",
         ) from error
+    # asyncio sets it only on sockets that name their protocol; without, an answer waits 40 ms for
+    # the client's delayed acknowledgement of its headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

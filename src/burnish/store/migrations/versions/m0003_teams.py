@@ -8,9 +8,10 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Nothing that is there changes."""
+    """What is there stays; the queue is derived and made anew by `open_store`."""
     op.add_column("annotations", sa.Column("draft_id", sa.String(32)))
     op.add_column("annotations", sa.Column("edit_distance", sa.Float))
+    _queue()
     _items()
     _people()
     _webhooks()
@@ -38,6 +39,37 @@ def _index(table: str, *columns: str) -> None:
     op.create_index(f"ix_{table}_{'_'.join(columns)}", table, list(columns))
 
 
+def _queue() -> None:
+    op.drop_index("ix_annotations_task_annotator", "annotations")
+    _index("annotations", "annotator", "task", "status", "example_id")
+    op.drop_table("queue")
+    op.create_table(
+        "queue",
+        _example_id("queue", primary_key=True),
+        sa.Column("task", sa.String(64), primary_key=True),
+        sa.Column("lane", sa.String(131), primary_key=True),
+        sa.Column("position", sa.Integer, nullable=False),
+        sa.Column("rank", sa.Float, nullable=False),
+        sa.Column("taken", sa.Integer, nullable=False),
+        sa.Column("closed", sa.Boolean, nullable=False),
+    )
+    _index("queue", "lane", "task", "closed", "taken", "rank", "position")
+    op.create_table(
+        "queue_marks",
+        sa.Column("task", sa.String(64), primary_key=True),
+        sa.Column("position", sa.Integer, nullable=False),
+    )
+    op.create_table(
+        "disputes",
+        _example_id("disputes", primary_key=True),
+        sa.Column("task", sa.String(64), primary_key=True),
+        sa.Column("position", sa.Integer, nullable=False),
+        sa.Column("reviewer", sa.String(128)),
+        sa.Column("expires_at", sa.String(32)),
+    )
+    _index("disputes", "position", "task")
+
+
 def _items() -> None:
     version = sa.ForeignKey("guidelines.version", name="fk_guideline_history_version")
     op.create_table(
@@ -49,6 +81,13 @@ def _items() -> None:
         _text("created_at", 32),
     )
     _index("guideline_history", "task")
+    # Versions had no task; those that annotations were made under tell it.
+    op.execute(
+        'INSERT INTO guideline_history (task, version, "by", created_at) '
+        "SELECT DISTINCT a.task, g.version, '', g.created_at "
+        "FROM guidelines g JOIN annotations a ON a.guideline_version = g.version "
+        "ORDER BY g.created_at"
+    )
     op.create_table(
         "drafts",
         _seq(),
@@ -67,7 +106,7 @@ def _items() -> None:
         _example_id("priorities", primary_key=True),
         sa.Column("priority", sa.Float, nullable=False),
     )
-    _index("priorities", "task", "priority")
+    _index("priorities", "priority", "task")
     op.create_table(
         "assignments",
         sa.Column("task", sa.String(64), primary_key=True),
@@ -76,7 +115,7 @@ def _items() -> None:
         _text("by", 128),
         _text("created_at", 32),
     )
-    _index("assignments", "task", "annotator")
+    _index("assignments", "annotator", "task")
     op.create_table(
         "gold",
         sa.Column("task", sa.String(64), primary_key=True),
