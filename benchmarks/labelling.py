@@ -91,7 +91,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=1_000_000)
     parser.add_argument("--overlap", type=int, default=2)
     parser.add_argument("--annotators", type=int, default=50)
-    parser.add_argument("--think", type=float, default=1.0, help="mean seconds before an answer")
+    # Label Studio's own load test waits 3 to 9 s between requests.
+    parser.add_argument("--think", type=float, default=3.0, help="mean seconds before an answer")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long they work")
     parser.add_argument("--words", type=Path, help="a text to take the records' words from")
     parser.add_argument("--folder", type=Path, help="where the project is made")
@@ -111,7 +112,7 @@ def measure(project: Project, folder: Path, options: argparse.Namespace, results
     with project.studio(options.processes) as studio:
         start(studio, results)
         first_requests(studio, tokens, results)
-        for think in (options.think, 0.0):
+        for think in (options.think, options.think / 3, 0.0):
             crowd(studio, tokens, think, options, results)
         search(studio, tokens, results)
     labels(project, records, options, results)
@@ -277,7 +278,7 @@ def labels(project: Project, records: Path, options: argparse.Namespace, results
         rows_per_second=rows / seconds,
         peak_mb=memory,
     )
-    for form in ("jsonl", "label-studio"):
+    for form in ("jsonl", "label_studio"):
         exported = project.root / f"export.{form}"
         seconds, memory, _ = project.run(
             "label", "export", "--format", form, "--out", str(exported)
