@@ -18,7 +18,7 @@ from burnish.store.annotations import add_annotations, read_annotations
 from burnish.store.drafts import Draft, add_drafts, read_all_drafts
 from burnish.store.examples import add_examples
 from burnish.store.labelled import Gold, Labelled, read_gold
-from burnish.store.queue import settle_slots
+from burnish.store.slots import settle_slots
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
 

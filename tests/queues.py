@@ -7,7 +7,7 @@ from burnish.label.queue import next_item, submit
 from burnish.store.annotations import add_annotations, read_annotations
 from burnish.store.examples import add_examples
 from burnish.store.labelling import pages
-from burnish.store.queue import settle_slots
+from burnish.store.slots import settle_slots
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
 

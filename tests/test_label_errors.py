@@ -18,7 +18,7 @@ from burnish.label.resolve import adjudicate, resolve
 from burnish.store import open_store
 from burnish.store.annotations import add_annotations
 from burnish.store.examples import add_examples
-from burnish.store.queue import settle_slots
+from burnish.store.slots import settle_slots
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
 

@@ -16,8 +16,8 @@ from burnish.label.queue import next_item, submit
 from burnish.store import open_store
 from burnish.store.annotations import add_annotations
 from burnish.store.labelling import pages
-from burnish.store.queue import settle_slots
 from burnish.store.queue_rows import fill_queue
+from burnish.store.slots import settle_slots
 from burnish.tasks import Task
 from queues import (
     NOON,

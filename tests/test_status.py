@@ -21,7 +21,7 @@ from burnish.store.annotations import add_annotations, read_annotations
 from burnish.store.answers import read_given
 from burnish.store.examples import add_examples, read_examples
 from burnish.store.findings import read_exclusions
-from burnish.store.queue import settle_slots
+from burnish.store.slots import settle_slots
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
 

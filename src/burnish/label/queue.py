@@ -42,10 +42,10 @@ from burnish.store.queue import (
     find_open,
     lease_again,
     lease_next,
-    settle_slots,
 )
 from burnish.store.queue_order import count_gold
 from burnish.store.queue_rows import count_taken, fill_queue
+from burnish.store.slots import settle_slots
 from burnish.tasks import Task
 from burnish.types import Annotation, Example
 

@@ -29,8 +29,8 @@ from burnish.store.disputes import count_disputes, read_disputes
 from burnish.store.examples import read_example
 from burnish.store.findings import exclude
 from burnish.store.labelling import known_ids, pages
-from burnish.store.queue import settle_resolved
 from burnish.store.queue_rows import lock_rows
+from burnish.store.slots import settle_resolved
 from burnish.tasks import Task
 from burnish.types import Annotation, Example
 

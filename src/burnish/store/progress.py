@@ -24,8 +24,8 @@ from sqlalchemy import (
 )
 
 from burnish.store.answers import RULE_PREFIX
-from burnish.store.queue import ANSWERED
 from burnish.store.queue_order import count_gold
+from burnish.store.slots import ANSWERED
 from burnish.store.tables import annotations, examples, exclusions, gold, leases, queue, resolutions
 from burnish.types import AnnotationStatus
 

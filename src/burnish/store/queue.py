@@ -1,18 +1,13 @@
-"""The labelling queue: which example a person is asked next, and what their answer does to it.
-
-A *slot* is one of the answers an example wants. A row of `leases` holds a slot: while a person
-works on it, until `expires_at`; once they have answered, for good (`ANSWERED`). Two unique
-constraints make the overlap exact: a slot has one holder, and a person holds one slot of an
-example. A gold item has as many slots as there are people.
+"""The labelling queue: which example a person is asked next.
 
 The table `queue` (`queue_rows`) says how many slots of each example are taken, so that the next
-open one is found through an index however many are done.
+open one is found through an index however many are done. Who holds which is told in `slots`.
 
 What every request asks is built once (`cache`), with its values as parameters: building the
 statements anew took two thirds of a request.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -22,7 +17,6 @@ from sqlalchemy import (
     CompoundSelect,
     Connection,
     Select,
-    Update,
     and_,
     bindparam,
     case,
@@ -37,18 +31,11 @@ from sqlalchemy import (
 )
 
 from burnish.hashing import text_hash
-from burnish.store.disputes import refresh_disputes
 from burnish.store.labelling import count_annotated, superseded
 from burnish.store.locks import hold_name
-from burnish.store.queue_rows import enter_queue, is_persons, lane_of, lock_rows, refresh_rows
+from burnish.store.queue_rows import is_persons, lane_of, lock_rows, refresh_rows
+from burnish.store.slots import ANSWERED, Text, free_slot, is_lease_of, set_expiry, slots_of
 from burnish.store.tables import annotations, gold, leases, queue
-from burnish.tasks import Task
-from burnish.types import Annotation
-
-_Text = str | ColumnElement[str]
-
-ANSWERED = "9999-12-31T23:59:59.999+00:00"
-"""`expires_at` of a slot whose holder has answered."""
 
 # An annotator who is far ahead of the others has answered most examples that still want a second
 # answer. Only so many of them are looked through while other writers wait.
@@ -87,12 +74,14 @@ def lease_next(
     mine = [lease.example_id for lease in live if lease.annotator == asking.annotator]
     held = _held(connection, asking, mine)
     if held is not None:
-        _set_expiry(connection, asking.task, held, asking.annotator, asking.expires_at)
+        set_expiry(connection, asking.task, held, asking.annotator, asking.expires_at)
         return held
     item = _next_gold(connection, asking)
     if item is not None:
         lock_rows(connection, asking.task, [item])
-        _take_slot(connection, asking, item, _slots(connection, asking.task, [item]).get(item, {}))
+        _take_slot(
+            connection, asking, item, slots_of(connection, asking.task, [item]).get(item, {})
+        )
         return item
     if found is None:
         return _lease_one_of(connection, asking, find_open(connection, asking, scan=SCAN))
@@ -141,7 +130,7 @@ def _lease_one_of(
         row = connection.execute(first).one_or_none()
         if row is None:
             return None
-        slots = _slots(connection, asking.task, [row.example_id]) if row.taken else {}
+        slots = slots_of(connection, asking.task, [row.example_id]) if row.taken else {}
         holders = slots.get(row.example_id, {})
         if len(holders) < asking.overlap and asking.annotator not in holders:
             _take_slot(connection, asking, row.example_id, holders)
@@ -153,66 +142,12 @@ def _lease_one_of(
 def lease_again(connection: Connection, asking: Asking, example_id: str) -> bool:
     """Lease an example to somebody who has taken their answer back; False where it is full."""
     lock_rows(connection, asking.task, [example_id])
-    holders = _slots(connection, asking.task, [example_id]).get(example_id, {})
+    holders = slots_of(connection, asking.task, [example_id]).get(example_id, {})
     is_gold = exists().where(gold.c.task == asking.task, gold.c.example_id == example_id)
     if len(holders) >= asking.overlap and not connection.scalar(select(is_gold)):
         return False
     _take_slot(connection, asking, example_id, holders)
     return True
-
-
-def settle_slots(connection: Connection, task: Task, batch: Iterable[Annotation]) -> None:
-    """Bring slots, queue and disputes up to date with annotations just added.
-
-    Who has submitted holds a slot for good: their own, or, when their lease had gone to somebody
-    else or they were never asked (imported labels), a further one. Who has skipped, flagged or
-    withdrawn holds none.
-    """
-    people = {(a.example_id, a.annotator) for a in batch}
-    if not people:
-        return
-    ids = sorted({example_id for example_id, _ in people})
-    enter_queue(connection, task.name, ids)
-    lock_rows(connection, task.name, ids)
-    said = _said(connection, task.name, ids)
-    slots = _slots(connection, task.name, ids)
-    gone, new = [], []
-    for example_id, annotator in sorted(people):
-        holders = slots.setdefault(example_id, {})
-        if said[example_id][annotator][-1] != "submitted":
-            if holders.pop(annotator, None) is not None:
-                gone.append((example_id, annotator))
-        elif annotator in holders:
-            _set_expiry(connection, task.name, example_id, annotator, ANSWERED)
-        else:
-            holders[annotator] = _free_slot(holders.values())
-            new.append(
-                {
-                    "example_id": example_id,
-                    "task": task.name,
-                    "slot": holders[annotator],
-                    "annotator": annotator,
-                    "expires_at": ANSWERED,
-                }
-            )
-    for example_id, annotator in gone:
-        connection.execute(delete(leases).where(_lease(example_id, task.name, annotator)))
-    if new:
-        connection.execute(insert(leases), new)
-    refresh_rows(connection, task.name, ids)
-    # One person's answers cannot differ, and most examples have no flag.
-    several = [
-        id_ for id_ in ids if len(said[id_]) > 1 or any("flagged" in s for s in said[id_].values())
-    ]
-    if several:
-        refresh_disputes(connection, task, several)
-
-
-def settle_resolved(connection: Connection, task: Task, ids: Collection[str]) -> None:
-    """Take examples that have just been resolved out of the queue and the disputes."""
-    lock_rows(connection, task.name, ids)
-    refresh_rows(connection, task.name, ids)
-    refresh_disputes(connection, task, ids)
 
 
 class _Live(NamedTuple):
@@ -345,7 +280,7 @@ def _waiting(
     return select(new_to_them)
 
 
-def _had(example_id: ColumnElement[str], task: _Text, annotator: _Text) -> ColumnElement[bool]:
+def _had(example_id: ColumnElement[str], task: Text, annotator: Text) -> ColumnElement[bool]:
     """Whether somebody has an example, or has said something of it that stands."""
     said = exists().where(
         annotations.c.example_id == example_id,
@@ -354,28 +289,7 @@ def _had(example_id: ColumnElement[str], task: _Text, annotator: _Text) -> Colum
         annotations.c.status != "withdrawn",
         ~superseded("withdrawn"),
     )
-    return or_(exists().where(_lease(example_id, task, annotator)), said)
-
-
-def _set_expiry(
-    connection: Connection, task: str, example_id: str, annotator: str, expires_at: str
-) -> None:
-    lease = {"of_task": task, "of_example": example_id, "of_annotator": annotator}
-    connection.execute(_expiry(), {**lease, "expires_at": expires_at})
-
-
-@cache
-def _expiry() -> Update:
-    lease = _lease(bindparam("of_example"), bindparam("of_task"), bindparam("of_annotator"))
-    return update(leases).where(lease)
-
-
-def _lease(example_id: _Text, task: _Text, annotator: _Text) -> ColumnElement[bool]:
-    return and_(
-        leases.c.example_id == example_id,
-        leases.c.task == task,
-        leases.c.annotator == annotator,
-    )
+    return or_(exists().where(is_lease_of(example_id, task, annotator)), said)
 
 
 def _take_slot(
@@ -385,50 +299,9 @@ def _take_slot(
     lease = {
         "example_id": example_id,
         "task": asking.task,
-        "slot": _free_slot(holders.values()),
+        "slot": free_slot(holders.values()),
         "annotator": asking.annotator,
         "expires_at": asking.expires_at,
     }
     connection.execute(insert(leases), lease)
     refresh_rows(connection, asking.task, [example_id])
-
-
-def _said(
-    connection: Connection, task: str, ids: Collection[str]
-) -> dict[str, dict[str, list[str]]]:
-    """The statuses of each person's annotations, oldest first, by example and annotator."""
-    rows = connection.execute(_statuses(), {"task": task, "ids": list(ids)})
-    said: dict[str, dict[str, list[str]]] = {id_: {} for id_ in ids}
-    for row in rows:
-        said[row.example_id].setdefault(row.annotator, []).append(row.status)
-    return said
-
-
-@cache
-def _statuses() -> Select[Any]:
-    return (
-        select(annotations.c.example_id, annotations.c.annotator, annotations.c.status)
-        .where(annotations.c.example_id.in_(_IDS), annotations.c.task == bindparam("task"))
-        .order_by(annotations.c.seq)
-    )
-
-
-def _slots(connection: Connection, task: str, ids: Collection[str]) -> dict[str, dict[str, int]]:
-    """Each example's slots that are held: annotator -> slot."""
-    rows = connection.execute(_holders(), {"task": task, "ids": list(ids)})
-    slots: dict[str, dict[str, int]] = {}
-    for row in rows:
-        slots.setdefault(row.example_id, {})[row.annotator] = row.slot
-    return slots
-
-
-@cache
-def _holders() -> Select[Any]:
-    return select(leases.c.example_id, leases.c.annotator, leases.c.slot).where(
-        leases.c.example_id.in_(_IDS), leases.c.task == bindparam("task")
-    )
-
-
-def _free_slot(held: Iterable[int]) -> int:
-    held = set(held)
-    return next(slot for slot in range(len(held) + 1) if slot not in held)

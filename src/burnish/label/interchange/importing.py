@@ -29,8 +29,8 @@ from burnish.store import Connection, Store
 from burnish.store.annotations import add_annotations
 from burnish.store.drafts import add_drafts
 from burnish.store.labelling import pages
-from burnish.store.queue import settle_slots
 from burnish.store.queue_order import add_gold
+from burnish.store.slots import settle_slots
 from burnish.tasks import Task
 
 # A format is told from this many rows.
