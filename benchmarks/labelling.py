@@ -121,17 +121,15 @@ def measure(project: Project, folder: Path, options: argparse.Namespace, results
 
 
 def collect(project: Project, records: Path, count: int, results: Results) -> None:
-    seconds, memory, _ = project.run("collect", str(records))
-    results.add(
-        "collect",
-        rows=count,
-        seconds=seconds,
-        rows_per_second=count / seconds,
-        peak_mb=memory,
-        database_mb=disk_bytes(project.root) / 1e6,
-    )
-    seconds, memory, _ = project.run("collect", str(records))
-    results.add("collect again", seconds=seconds, rows_per_second=count / seconds)
+    figures = _run(project, count, "collect", str(records))
+    results.add("collect", rows=count, **figures, database_mb=disk_bytes(project.root) / 1e6)
+    results.add("collect again", **_run(project, count, "collect", str(records)))
+
+
+def _run(project: Project, rows: int, *command: str) -> dict[str, float]:
+    """What a command takes that works through so many rows."""
+    seconds, memory, _ = project.run(*command)
+    return {"seconds": seconds, "rows_per_second": rows / seconds, "peak_mb": memory}
 
 
 def people(project: Project, count: int) -> dict[str, str]:
@@ -270,26 +268,13 @@ def labels(project: Project, records: Path, options: argparse.Namespace, results
                 answer = {"prompt": prompt, "answer": "yes", "annotator": annotator, "seconds": 4}
                 out.write(json.dumps(answer) + "\n")
                 rows += 1
-    seconds, memory, _ = project.run("label", "import", str(path))
-    results.add(
-        "import of labels",
-        rows=rows,
-        seconds=seconds,
-        rows_per_second=rows / seconds,
-        peak_mb=memory,
-    )
-    for form in ("jsonl", "label_studio"):
-        exported = project.root / f"export.{form}"
-        seconds, memory, _ = project.run(
-            "label", "export", "--format", form, "--out", str(exported)
-        )
-        results.add(
-            f"export, {form}",
-            seconds=seconds,
-            rows_per_second=rows / seconds,
-            peak_mb=memory,
-            file_mb=exported.stat().st_size / 1e6,
-        )
+    figures = _run(project, rows, "label", "import", str(path))
+    results.add("import of labels", rows=rows, **figures)
+    for form, ending in (("jsonl", "jsonl"), ("label_studio", "json")):
+        exported = project.root / f"export.{ending}"
+        command = ("label", "export", "--format", form, "--out", str(exported))
+        figures = _run(project, rows, *command)
+        results.add(f"export, {form}", **figures, file_mb=exported.stat().st_size / 1e6)
     seconds, memory, _ = project.run("label", "status")
     results.add("label status", seconds=seconds, peak_mb=memory)
 

@@ -236,7 +236,7 @@ def _rules(template: Any) -> str:
 def _base(kind: str, folder: Path, gemma: str | None, data: Path) -> Path:
     """The folder of a base that plain `transformers` opens; made once a benchmark."""
     if kind == "gemma":
-        from burnish.nn.models import resolve_model
+        from burnish.nn.bases import resolve_model
 
         if gemma is None:
             raise SystemExit("this row needs --gemma: a .gguf file or folder of Gemma 3 270M")

@@ -15,9 +15,9 @@ from burnish.label.order import set_gold
 from burnish.records.answers import checked_answer
 from burnish.store import Store
 from burnish.store.annotations import add_annotations, read_annotations
-from burnish.store.drafts import Draft, add_drafts, read_all_drafts
+from burnish.store.drafts import Draft, add_drafts
 from burnish.store.examples import add_examples
-from burnish.store.labelled import Gold, Labelled, read_gold
+from burnish.store.labelled import Gold, Labelled, drafts_after, gold_after
 from burnish.store.slots import settle_slots
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
@@ -56,8 +56,8 @@ def annotations_of(store: Store) -> list[Annotation]:
 def everything_in(store: Store, task: Task) -> tuple:
     """Annotations, drafts and gold answers, whatever the order they came in."""
     with store.reading() as connection:
-        drafts = {replace(d, created_at=None) for d in read_all_drafts(connection, task.name)}
-        gold = {replace(g, created_at=None) for g in read_gold(connection, task.name)}
+        drafts = {replace(d, created_at=None) for _, d, _ in drafts_after(connection, task.name, 0)}
+        gold = {replace(g, created_at=None) for _, g, _ in gold_after(connection, task.name, "")}
         return set(read_annotations(connection, task=task.name)), drafts, gold
 
 

@@ -6,11 +6,17 @@ Run by hand, with Chromium installed: python tests/screenshots.py
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from burnish.label.guidelines import current_guidelines
 from burnish.label.order import set_gold
+from burnish.label.webhooks import EVENTS, announce, make_webhook
+from burnish.project import timestamp
 from burnish.store.drafts import Draft, add_drafts
+from burnish.store.webhooks import keep_delivery, read_deliveries
 from burnish.types import Conversation, Example, Message
 from studios import PASSWORD, Studio, browser_page, chromium
 
@@ -103,6 +109,8 @@ PAGES = {
     "exchange": "/tasks/intent/exchange",
     "people": "/people",
     "person": "/people/ben",
+    "webhooks": "/webhooks",
+    "webhook": "/webhooks",
     "artefacts": "/artefacts",
 }
 DARK = ("label-edit", "overview")
@@ -129,6 +137,7 @@ def shop(folder: Path) -> Studio:
     with one.store.writing() as connection:
         add_drafts(connection, drafts)
     answer_some(one, [*items, *more])
+    tell(one)
     return one
 
 
@@ -142,13 +151,37 @@ def record(number: int, text: str) -> Example:
 
 def answer_some(one: Studio, items: list[Example]) -> None:
     intents = ("returns", "billing", "delivery", "account", "billing", "other", "other", "delivery")
+    task, guidelines = one.tasks["intent"], one.project.root / "guidelines.md"
     for n, item in enumerate(items[:24]):
+        if n % 12 == 0:
+            guidelines.write_text(f"# Intents\n\nThe customer's wish, not the cause. ({n})\n")
+            version = current_guidelines(one.store, one.project, task).version
         for name, seconds in (("ben", 6), ("cleo", 9)):
-            odd = name == "cleo" and n % 6 == 5
+            odd = name == "cleo" and n in (5, 8, 11, 23)
             said = "billing" if odd else intents[n % 8]
-            time = seconds + (n * 7) % 5
-            one.answer(name, item, said, task="intent", seconds=float(time))
-    set_gold(one.store, one.tasks["intent"], {items[30].id: "other"}, "ada")
+            timed = {"seconds": float(seconds + (n * 7) % 5), "guideline_version": version}
+            one.answer(name, item, said, task="intent", **timed)
+    set_gold(one.store, task, {items[30].id: "other"}, "ada")
+
+
+def tell(one: Studio) -> None:
+    """A webhook that everything reaches, and one that is down since Monday."""
+    make_webhook(one.store, "https://crm.furniture.example/burnish", EVENTS[:1], actor="ada")
+    url = "https://reports.furniture.example/hooks/labels"
+    down = make_webhook(one.store, url, ("example.resolved", "labels.exported"), actor="ada")
+    now = datetime.now(UTC)
+    failed = (
+        (9, "answered 503", None),
+        (4, "[Errno 111] Connection refused", now + timedelta(hours=5)),
+        (2, "[Errno 111] Connection refused", now + timedelta(minutes=30)),
+    )
+    for attempts, fault, next_at in failed:
+        with one.store.writing() as connection:
+            announce(connection, "labels.exported", {"task": "intent"})
+            *_, newest = read_deliveries(connection, down.id, limit=9)
+            again = next_at and timestamp(next_at)
+            tried = replace(newest, attempts=attempts)
+            keep_delivery(connection, tried, fault=fault, next_at=again)
 
 
 def act(page: Any, name: str) -> None:
@@ -170,6 +203,9 @@ def act(page: Any, name: str) -> None:
         page.fill("input[name=reason]", "no longer sold")
         page.click("text=Go on")
         page.wait_for_selector("h1:has-text('Exclude 2')")
+    if name == "webhook":
+        page.click("text=reports.furniture")
+        page.wait_for_selector("h2:has-text('Undelivered')")
     if name == "review":
         page.wait_for_selector("#review[data-ready]")
     for key in keys:
@@ -184,6 +220,8 @@ def picture(page: Any, one: Studio, name: str, file: str) -> None:
     page.wait_for_load_state()
     if name.startswith("label"):
         page.wait_for_selector("#answer[data-ready]")
+        page.evaluate("document.getElementById('guidelines').open = true")
+        page.wait_for_timeout(100)
         page.reload()  # The guidelines have been read.
         page.wait_for_selector("#answer[data-ready]")
     act(page, name)
@@ -201,7 +239,11 @@ def main() -> None:
         one = shop(Path(folder))
         for width, height in SIZES.items():
             for scheme in ("light", "dark"):
-                shape = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
+                shape = {
+                    "viewport": {"width": width, "height": height},
+                    "color_scheme": scheme,
+                    "has_touch": width < 600,
+                }
                 with browser_page(browser, **shape) as page:
                     if scheme == "light":
                         picture(page, one, "sign-in", f"sign-in-{width}.png")

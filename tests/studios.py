@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -124,6 +124,24 @@ class Studio:
     def annotations(self) -> list[Annotation]:
         with self.store.reading() as connection:
             return list(read_annotations(connection))
+
+
+@contextlib.contextmanager
+def starting(root: Path, *, examples: int) -> Iterator[Callable[..., Studio]]:
+    """Starts studios, of so many questions unless told otherwise, and stops them at the end."""
+    with contextlib.ExitStack() as stack:
+        count = examples
+
+        def start(
+            toml: str = "", *, examples: int | Iterable[Example] = count, **settings: Any
+        ) -> Studio:
+            if isinstance(examples, int):
+                examples = [example(n) for n in range(examples)]
+            one = Studio(root, toml, examples=examples, **settings)
+            stack.callback(one.close)
+            return one
+
+        yield start
 
 
 def csrf_of(client: httpx.Client) -> str:

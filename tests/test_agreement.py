@@ -18,7 +18,9 @@ from burnish.label.agreement import (
     agreement,
     chrf,
     cohen_kappa,
+    comparable,
     edit_distance,
+    estimate,
     fleiss_kappa,
     gwet_ac,
     kendall_tau,
@@ -27,9 +29,9 @@ from burnish.label.agreement import (
     percent_agreement,
     similarity,
 )
-from burnish.label.agreement.by_kind import SAMPLE
 from burnish.label.agreement.distances import distances, jaccard_distance, masi_distance
 from burnish.label.agreement.estimate import mean_estimate
+from burnish.label.agreement.sampled import SAMPLE
 from burnish.label.agreement.spans import LabelledSpan, exact_overlap, partial_overlap
 from burnish.tasks import Task
 
@@ -432,6 +434,37 @@ def test_an_interval_of_many_patterns_is_as_wide_as_of_few():
     assert few.high - few.low == pytest.approx(width, rel=0.1)
 
 
+@given(st.integers(0, 2**32), st.sampled_from([0.02, 0.2, 1.0]))
+def test_a_product_without_its_zeros_is_the_product(seed, density):
+    rng = np.random.default_rng(seed)
+    sums = rng.random((rng.integers(1, 20), rng.integers(1, 40)))
+    sums[rng.random(sums.shape) > density] = 0
+    draws = rng.integers(0, 9, (5, len(sums)))
+    assert estimate.product(draws, sums) == pytest.approx(draws @ sums, abs=1e-12)
+
+
+def test_change_as_published():
+    """Newcombe 1998, table II (a), method 10: 56 of 70 and 48 of 80, each with Wilson's interval.
+
+    What Zou and Donner 2008 give in general is his for proportions.
+    """
+
+    def share(count, n):
+        wilson = stats.binomtest(count, n).proportion_ci(method="wilson")
+        return estimate.Estimate(count / n, wilson.low, wilson.high, n)
+
+    rise = estimate.change(share(48, 80), share(56, 70))
+    assert rise.value == pytest.approx(0.2)
+    assert (rise.low, rise.high) == (
+        pytest.approx(0.0524, abs=5e-5),
+        pytest.approx(0.3339, abs=5e-5),
+    )
+    assert rise.examples == 150
+    nothing = estimate.Estimate(None, None, None, 0)
+    assert estimate.change(nothing, rise) is None
+    assert estimate.change(rise, nothing) is None
+
+
 # By kind of task
 
 TASKS = {
@@ -481,6 +514,31 @@ def test_agreement_of_each_kind(kind):
         if "corrected for chance" in measure.note:
             low, high = measure.estimate.low, measure.estimate.high
             assert low - 0.1 < 0 < high + 0.1, measure.name
+
+
+@pytest.mark.parametrize("kind", ["choose", "rate", "accept"])
+def test_pairs_are_those_of_each_two_people(kind):
+    """However many answered which examples, and answers of another kind among theirs."""
+    rng = random.Random(kind)
+    task = TASKS[kind]
+    examples = [
+        {who: some_answer(kind, rng) for who in rng.sample("dcba", rng.randrange(5))}
+        for _ in range(200)
+    ]
+    examples[7] = dict.fromkeys("abcd", '["another kind"]')
+    values = [
+        {who: comparable(answer, task) for who, answer in answers.items()} for answers in examples
+    ]
+    if kind != "choose":
+        values.pop(7)
+    weights = "quadratic" if kind == "rate" else "nominal"
+    pairs = agreement(task, examples).pairs
+    assert [(p.first, p.second) for p in pairs] == list(combinations("abcd", 2))
+    for pair in pairs:
+        alone = cohen_kappa(values, pair.first, pair.second, weights=weights)
+        assert pair.estimate.examples == alone.examples
+        for end in ("value", "low", "high"):
+            assert getattr(pair.estimate, end) == pytest.approx(getattr(alone, end), abs=1e-12)
 
 
 def test_what_is_compared():

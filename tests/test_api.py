@@ -32,7 +32,7 @@ from schemathesis.specs.openapi.checks import (
 from burnish.label.people import make_token
 from burnish.store.users import ROLES
 from burnish.web import create_app
-from studios import Studio, example
+from studios import Studio, csrf_of, example
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 PEOPLE = {"ann": "admin", "rey": "reviewer", "bob": "annotator", "eve": "annotator"}
@@ -112,6 +112,7 @@ LEAST_ROLE = {
         GET /api/v1/tasks/{task}/examples/{example_id}/annotations
         GET /api/v1/examples
         POST /api/v1/examples/exclude
+        POST /api/v1/examples/include
         POST /api/v1/tasks/{task}/priorities
         PUT /api/v1/tasks/{task}/priorities
         POST /api/v1/tasks/{task}/order
@@ -136,6 +137,12 @@ LEAST_ROLE = {
         POST /people/{name}/remove
         POST /people/{name}/tokens
         POST /people/{name}/tokens/remove
+        GET /webhooks
+        POST /webhooks
+        GET /webhooks/{webhook_id}
+        POST /webhooks/{webhook_id}/test
+        POST /webhooks/{webhook_id}/retry
+        POST /webhooks/{webhook_id}/remove
         POST /api/v1/tasks/{task}/import
         POST /api/v1/examples
         PUT /api/v1/tasks/{task}/guidelines
@@ -149,6 +156,9 @@ LEAST_ROLE = {
         GET /api/v1/webhooks
         POST /api/v1/webhooks
         DELETE /api/v1/webhooks/{webhook}
+        GET /api/v1/webhooks/{webhook}/deliveries
+        POST /api/v1/webhooks/{webhook}/test
+        POST /api/v1/webhooks/{webhook}/retry
     """,
 }
 PERSONS = {"bob": "annotator", "rey": "reviewer", "ann": "admin"}
@@ -298,9 +308,9 @@ def test_examples_come_in_find_their_people_and_leave(one):
         exclusion = {"example_ids": [id_], "reason": "off topic"}
         assert ann.post("/examples/exclude", json=exclusion).json() == {"count": 1}
         assert ann.post("/examples/exclude", json=exclusion).json() == {"count": 0}
-        both = exclusion | {"found_by": {}}
-        neither = {"reason": "x"}
-        for wrong in (both, neither):
+        found_by = {"found_by": {"text": "why"}}
+        two, neither = exclusion | found_by, {"reason": "x"}
+        for wrong in (two, neither, two | {"everything": True}):
             assert ann.post("/examples/exclude", json=wrong).status_code == 422
         assert eve.post("/tasks/answer/next").json()["example"]["id"] != id_
         gold = {"answers": {one.examples[5].id: "known"}}
@@ -312,6 +322,105 @@ def test_examples_come_in_find_their_people_and_leave(one):
         assert raised.json() == {"count": 3}
         first = {"priorities": {one.examples[7].id: 9.0}}
         assert ann.put("/tasks/answer/priorities", json=first).status_code == 204
+
+
+def test_everything_is_excluded_only_when_that_is_said_and_comes_back(one):
+    with caller(one, "rey") as rey, caller(one, "bob") as bob:
+        for condition in ({}, {"text": " -?! "}, {"task": "answer", "after": 3, "limit": 2}):
+            slip = rey.post("/examples/exclude", json={"found_by": condition, "reason": "x"})
+            assert slip.status_code == 422, condition
+            assert '"everything": true' in slip.json()["error"]
+        assert rey.get("/tasks/answer/status").json()["excluded"] == 0
+        said = {"everything": True, "reason": "x"}
+        assert rey.post("/examples/exclude", json=said).json() == {"count": 9}
+        state = rey.get("/tasks/answer/status").json()
+        assert (state["examples"], state["excluded"]) == (0, 9)
+        assert bob.get("/tasks/answer/progress").json()["excluded"] == 9
+        assert bob.post("/tasks/answer/next").status_code == 204
+        back = {"found_by": {"status": "excluded"}}
+        assert rey.post("/examples/include", json=back).json() == {"count": 9}
+        assert rey.post("/examples/include", json=back).json() == {"count": 0}
+        assert rey.get("/tasks/answer/status").json()["excluded"] == 0
+        assert bob.post("/tasks/answer/next").json()["example"]["id"] == one.examples[0].id
+
+
+def test_an_answer_without_a_guideline_version_has_the_one_in_force(one):
+    def ask() -> tuple[str, dict[str, str]]:
+        asked = bob.post("/tasks/answer/next").json()
+        return asked["guideline_version"], {"example_id": asked["example"]["id"], "answer": "x"}
+
+    with caller(one, "bob") as bob:
+        version, sent = ask()
+        assert version == bob.get("/tasks/answer/guidelines").json()["version"]
+        first = bob.post("/tasks/answer/annotations", json=sent | {"client_id": "1"})
+        assert first.json()["annotation"]["guideline_version"] == version
+        (one.project.root / "guidelines.md").write_text("# Other\n")
+        newer, other = ask()
+        assert newer != version
+        # Sent again under newer guidelines it is the annotation it was.
+        again = bob.post("/tasks/answer/annotations", json=sent | {"client_id": "1"})
+        assert (again.status_code, again.json()["annotation"]) == (200, first.json()["annotation"])
+        named = {"client_id": "2", "guideline_version": version}
+        late = bob.post("/tasks/answer/annotations", json=other | named).json()
+        assert late["annotation"]["guideline_version"] == version
+        (one.project.root / "guidelines.md").unlink()
+        version, sent = ask()
+        assert version == ""
+        assert bob.post("/tasks/answer/annotations", json=sent | {"client_id": "3"}).is_success
+
+
+def test_an_annotator_answers_what_was_shown_to_them(one):
+    unseen = {"client_id": "1", "example_id": one.examples[-1].id, "answer": "x"}
+    with caller(one, "bob") as bob, caller(one, "rey") as rey, one.client("eve") as eve:
+        refused = bob.post("/tasks/answer/annotations", json=unseen)
+        assert (refused.status_code, "never shown to bob" in refused.text) == (422, True)
+        form = unseen | {"annotator": "eve"}
+        headers = {"x-csrf-token": csrf_of(eve)}
+        assert eve.post("/tasks/answer/label", json=form, headers=headers).status_code == 422
+        # In another task it was not asked of them either.
+        shown = bob.post("/tasks/intent/next").json()["example"]["id"]
+        elsewhere = unseen | {"example_id": shown}
+        assert bob.post("/tasks/answer/annotations", json=elsewhere).status_code == 422
+        assert rey.post("/tasks/answer/annotations", json=unseen).status_code == 201
+
+
+def test_refusals_say_what_would_be_right(one):
+    typed = {"content-type": "application/json"}
+    sent = {"client_id": "1", "example_id": one.examples[0].id}
+    with caller(one, "ann") as ann:
+
+        def refused(status: int, address: str, **body: Any) -> str:
+            answer = ann.post(address, **body) if body else ann.get(address)
+            assert answer.status_code == status, answer.text
+            return answer.json()["error"]
+
+        annotations = "/tasks/answer/annotations"
+        assert "is no JSON" in refused(400, annotations, content=b"{1:", headers=typed)
+        for body in ({"json": []}, {"json": "x"}, {"content": b"{}"}, {"content": b""}):
+            assert "send a JSON object" in refused(422, annotations, **body)
+        for answer in (4, ["price"]):
+            assert "sent as text" in refused(422, annotations, json=sent | {"answer": answer})
+        assert "field required" in refused(422, annotations, json={"example_id": "0" * 32})
+        assert "KEY=VALUE" in refused(422, "/examples?where=shop")
+        assert "32 hexadecimal digits" in refused(422, "/tasks/answer/examples/7/annotations")
+        assert "NUL" in refused(422, annotations, json=sent | {"answer": "\0"})
+    with one.client("ann") as client:
+        page = client.get("/tasks/answer/browse?status=unlabeled")
+        assert (page.status_code, "unlabelled" in page.text) == (422, True)
+        assert "literal" not in page.text
+
+
+def test_examples_are_assigned_to_people_there_are(one):
+    with caller(one, "ann") as ann:
+        for name in ("bbo", "nobody_here"):
+            new = {"example_ids": [one.examples[0].id], "annotators": ["eve", name]}
+            refused = ann.post("/tasks/answer/assignments", json=new)
+            assert refused.status_code == 422
+            assert f"there is no user '{name}'" in refused.json()["error"]
+            assert "bob" in refused.json()["error"]
+        ann.delete("/users/bob")
+        gone = new | {"annotators": ["bob"]}
+        assert ann.post("/tasks/answer/assignments", json=gone).status_code == 422
 
 
 def test_labels_leave_and_come_back(one, tmp_path):

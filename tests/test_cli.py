@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from burnish.cli import main
@@ -183,6 +185,98 @@ def test_the_loop_of_commands_closes(base, here, capsys):
     assert_users_fault(burnish(capsys, "trace", "nothing"), "no example, annotation or artefact")
 
 
+def test_all_sources_that_cannot_be_read_come_in_one_message(here, capsys):
+    assert burnish(capsys, "init")[0] == 0
+    (here / "reports.jsonl").write_text('{"full_text": "a", "spans": []}\n')
+    (here / "odd.jsonl").write_text('{"size": 3}\n')
+    missing = ("exports/", "logs/*.jsonl", "http://127.0.0.1:9/faq.json")
+    result = burnish(capsys, "collect", *missing, "reports.jsonl", "odd.jsonl")
+    assert_users_fault(
+        result,
+        "5 sources",
+        "exports",
+        "logs/*.jsonl",
+        "faq.json",
+        "'text' (there is 'full_text')",
+        "odd.jsonl",
+        "the plainest format",
+    )
+
+
+def test_short_work_is_silent_where_bars_cannot_be_drawn(here, capsys):
+    assert burnish(capsys, "init")[0] == 0
+    (here / "rows.jsonl").write_text(ROW * 50)
+    assert burnish(capsys, "collect", "rows.jsonl")[::2] == (0, "")
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "many"])
+def test_a_number_is_finite_and_in_its_range(here, capsys, number):
+    assert burnish(capsys, "init")[0] == 0
+    (here / "rows.jsonl").write_text(ROW)
+    draft = ("label", "draft", "--model", "m", "--endpoint", "http://127.0.0.1:9/v1")
+    tune = ("tune", "rows.jsonl", "--base", "starter", "--out", "tuned")
+    for command in (
+        (*draft, f"--temperature={number}"),
+        (*tune, f"--watts={number}"),
+        (*tune, f"--epochs={number}"),
+        (*tune, f"--set=learning_rate={number}"),
+    ):
+        assert_users_fault(burnish(capsys, *command), number)
+
+
+@pytest.mark.parametrize("command", ["--help", "tune --help", "label status", "label --help"])
+def test_a_reader_that_leaves_is_no_failure(here, capsys, command):
+    """As in `burnish label status | head -1`, where head is quicker than burnish."""
+    assert burnish(capsys, "init")[0] == 0
+    process = start(*command.split(), cwd=here)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 0
+    process.stderr.close()
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/label.md"])
+def test_the_labelling_walk_works_as_shown(here, page):
+    """Its commands as they stand in the page, by a shell; at the studio somebody answers."""
+    blocks = re.findall(r"^```\n(source .*?)^```", (ROOT / page).read_text(), re.S | re.M)
+    [walk] = [block for block in blocks if "burnish studio" in block]
+    requests = here / "clone" / "src" / "burnish" / "demo" / "new_requests.txt"
+    requests.parent.mkdir(parents=True)
+    requests.write_bytes((ROOT / "src" / "burnish" / "demo" / requests.name).read_bytes())
+    asked = len(requests.read_text().splitlines())
+    activate = Path(sys.prefix, "bin", "activate")
+    walk = walk.replace("source .venv/bin/activate", f"source {activate}")
+    before, studio, after = re.split(r"^(burnish studio)\b.*\n", walk, flags=re.M)
+    shell(before, cwd=here / "clone")
+    process = start(*studio.split()[1:], "--port", "0", cwd=here / "clone" / "bank")
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[1]
+    with httpx.Client(base_url=f"{url}api/v1/tasks/answer", timeout=60) as client:
+        for n in range(asked):
+            example = client.post("/next").raise_for_status().json()["example"]["id"]
+            sent = {"client_id": str(n), "example_id": example, "answer": "card"}
+            client.post("/annotations", json=sent).raise_for_status()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    output = shell(f"source {activate}\n{after}", cwd=here / "clone" / "bank")
+    assert f"{asked} of {asked} complete" in output
+    assert "snapshot-" in output
+    assert len((here / "clone" / "bank" / "labels.csv").read_text().splitlines()) == asked + 1
+
+
+def shell(script: str, cwd: Path) -> str:
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "burnish", *map(str, arguments)]
@@ -227,7 +321,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(base, small_disk, h
     out = small_disk / "tuned"
     command = ["tune", "rows.jsonl", "--base", base, "--technique", "full", "--max-steps", 2]
     result = burnish(capsys, *command, "--out", out)
-    assert_users_fault(result, "the disk is full", "--out")
+    assert_users_fault(result, "the disk is full", "free some space")
     assert not out.exists()
     left = [p for p in small_disk.rglob("*") if p.suffix == ".tmp" or p.name == "state.pt"]
     assert left == []

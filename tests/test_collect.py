@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,15 @@ def open_source(path: Path, **options) -> tuple[Records, CollectConfig]:
     return read_records(path), CollectConfig((str(path),), **options)
 
 
+def timeless(batch: batches.Batch) -> batches.Batch:
+    """The batch without the time at which it was read, which every row has."""
+    rows = []
+    for columns, subjects, words in batch.rows:
+        at = columns.index(batch.begun_at)
+        rows.append((columns[:at] + columns[at + 1 :], subjects, words))
+    return replace(batch, rows=rows, begun_at="")
+
+
 def test_a_process_beside_gives_the_same_batches(tmp_path, monkeypatch):
     path = write(tmp_path / "a.jsonl", BATCH_ROWS + 10, user="\u00e9\r\n")
     path.write_text(path.read_text() + '{"prompt": \n7\n')
@@ -216,9 +226,7 @@ def test_a_process_beside_gives_the_same_batches(tmp_path, monkeypatch):
     assert [len(batch.rows) for batch in beside] == [BATCH_ROWS, 10]
     assert sum(batch.size for batch in beside) == path.stat().st_size
     for one, other in zip(here, beside, strict=True):
-        for row in (*one.rows, *other.rows):
-            assert row.pop("received_at")
-        assert one == other
+        assert timeless(one) == timeless(other)
     assert beside[1].reasons == {"broken JSON": 1, "a row must be a JSON object, not a int": 1}
 
 
@@ -256,6 +264,7 @@ def test_a_process_beside_that_is_ended_is_named(tmp_path, monkeypatch):
 
 _PROGRAM = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from burnish.collect import CollectConfig, batches, collect
 from burnish.store import open_store
@@ -450,8 +459,9 @@ def test_each_documented_example_is_recognised(tmp_path, name, row):
         return
     asked = "Add the numbers.\n\n2, 2" if name == "alpaca" else "2+2?"
     assert conversation.prompt.messages[-1] == Message("user", asked)
+    waits = name in ("label_studio", "argilla", "prodigy", "doccano", "labels", "prompt")
     assert (conversation.answer.content if conversation.answer else None) == (
-        None if name == "prompt" else "4"
+        None if waits else "4"
     )
     assert conversation.raw == (name in ("burnish", "prompt_completion"))
 

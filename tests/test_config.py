@@ -53,10 +53,11 @@ def test_every_fault_is_reported_at_once():
     assert "bread is missing" in text
 
 
-@pytest.mark.parametrize("value", [True, "7", None])
+@pytest.mark.parametrize("value", [True, "7", None, float("nan"), float("inf"), -float("inf")])
 def test_a_number_is_a_number(value):
-    with pytest.raises(ConfigError, match="degrees"):
-        build_config(Oven, {"bread": "rye", "degrees": value}, where="test")
+    for name in ("degrees", "loaves"):
+        with pytest.raises(ConfigError, match=name):
+            build_config(Oven, {"bread": "rye", name: value}, where="test")
 
 
 def test_overrides_are_toml_or_text():

@@ -6,12 +6,17 @@ Run: pytest tests/test_demo.py (about two minutes)
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from burnish.cli import main
 from burnish.demo.labels import BEN_ERRS, REFUSAL, answer_of, write_labels
+from burnish.label.queue import next_item
+from burnish.label.status import label_status
 from burnish.project import open_project
+from burnish.store import open_store
+from burnish.tasks import find_task
 
 
 def answers(path) -> dict[str, str]:
@@ -50,5 +55,14 @@ def test_the_demo_keeps_its_promises_and_goes_on_where_it_was(tmp_path, capsys):
     assert report["verdict"] == "better"
     assert report["clean"] is True
     assert REFUSAL in output.partition("7 serve")[2]
-    kinds = [record.kind for record in open_project(folder).artefacts()]
+    project = open_project(folder)
+    kinds = [record.kind for record in project.artefacts()]
     assert kinds == ["snapshot", "checkpoint", "report"]
+    # Some are left for whoever opens the studio.
+    store, task = open_store(project.store_url), find_task(project)
+    status = label_status(store, task)
+    item = next_item(store, task, "visitor", now=datetime.now(UTC))
+    store.close()
+    assert (status.examples, status.complete, task.kind) == (3470, 3450, "choose")
+    assert item is not None
+    assert item.example.source == "new_requests.jsonl"

@@ -21,7 +21,7 @@ from burnish.nn.score import score_examples
 from burnish.project import require_project
 from burnish.serve.serve import ServeConfig, serving
 from burnish.store import open_store
-from burnish.store.drafts import Draft, read_all_drafts
+from burnish.store.drafts import Draft, read_drafts
 from burnish.store.examples import read_examples
 from burnish.tasks import Task
 from burnish.types import Annotation, Example
@@ -58,9 +58,10 @@ def label(name: str, *arguments: str) -> None:
 def stored() -> tuple[list[Example], list[Draft]]:
     store = open_store(require_project().store_url)
     with store.reading() as connection:
-        found = list(read_examples(connection)), list(read_all_drafts(connection, "answer"))
+        examples = list(read_examples(connection))
+        drafts = read_drafts(connection, "answer", [example.id for example in examples])
     store.close()
-    return found
+    return examples, [draft for of_one in drafts.values() for draft in of_one]
 
 
 @pytest.mark.parametrize("flags", [[], ["--chat"]])
@@ -83,7 +84,7 @@ def test_other_temperatures_and_seeds_are_other_drafts(project: Path, model: Pat
         label("draft", "--model", str(model), "--temperature", "1", "--seed", seed, "--limit", "2")
     _, drafts = stored()
     name = load_model(str(model)).identity
-    assert [draft.model for draft in drafts] == [
+    assert sorted(draft.model for draft in drafts) == [
         f"{name} (temperature 1, seed {seed})" for seed in (0, 0, 1, 1)
     ]
     assert len({draft.text for draft in drafts}) > 2

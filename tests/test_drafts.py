@@ -18,15 +18,17 @@ from hypothesis import strategies as st
 
 from burnish.errors import ConfigError, InputError, UserError
 from burnish.label.agreement import edit_distance
+from burnish.label.bulk import exclude_all
 from burnish.label.drafts import PAGE, Writer, make_drafts
 from burnish.label.model_order import order_by_model
 from burnish.label.order import set_gold, set_priorities
 from burnish.label.queue import next_item, submit, undo_last
-from burnish.label.resolve import adjudicate, exclude_example
+from burnish.label.resolve import adjudicate
 from burnish.store import Store, open_store
 from burnish.store.annotations import add_annotations
-from burnish.store.drafts import Draft, add_drafts, read_all_drafts, read_draft, read_drafts
+from burnish.store.drafts import Draft, add_drafts, read_draft, read_drafts
 from burnish.store.examples import add_examples
+from burnish.store.labelled import drafts_after
 from burnish.store.log import verify_log
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
@@ -77,7 +79,9 @@ def test_every_example_gets_one_draft_of_each_model(store: Store) -> None:
     assert again.asked == []
     with store.reading() as connection:
         found = read_drafts(connection, WRITE.name, ids[:3])
-        assert [d.text for d in read_all_drafts(connection, WRITE.name)][:1] == ["re: question 0"]
+        assert [d.text for _, d, _ in drafts_after(connection, WRITE.name, 0)][:1] == [
+            "re: question 0"
+        ]
         verify_log(connection)
     assert {id_: [d.model for d in drafts] for id_, drafts in found.items()} == {
         id_: ["m", "m2"] for id_ in ids[:3]
@@ -92,7 +96,7 @@ def test_every_example_gets_one_draft_of_each_model(store: Store) -> None:
 def test_only_what_wants_an_answer_is_drafted_and_in_the_order_people_get_it(store: Store) -> None:
     ids = collected(store, 9)
     answer(store, WRITE, ids[0], "done")
-    exclude_example(store, ids[1], "spam", person="r")
+    exclude_all(store, [ids[1]], "spam", actor="r")
     adjudicate(store, WRITE, {ids[2]: "decided"}, person="r")
     answer(store, WRITE, ids[3], "", status="skipped")
     set_gold(store, WRITE, {ids[4]: "known"}, "r")
@@ -176,7 +180,7 @@ def test_drafts_are_answers_of_the_tasks_kind(store: Store) -> None:
     result = make_drafts(store, choose, write, "m", now=NOW)
     assert result.refused == {"not among the choices": 1, "the model wrote nothing": 1}
     with store.reading() as connection:
-        assert [d.text for d in read_all_drafts(connection, "c")] == ["yes", "no"]
+        assert [d.text for _, d, _ in drafts_after(connection, "c", 0)] == ["yes", "no"]
     with pytest.raises(ConfigError, match="accept"):
         make_drafts(store, Task(kind="accept"), write, "m", now=NOW)
 
@@ -219,7 +223,7 @@ def test_a_kill_loses_one_page_at_most_and_doubles_nothing(
 ) -> None:
     store = open_store(store_url)
     count = 40 * PAGE
-    collected(store, count)
+    ids = collected(store, count)
     asked = tmp_path / "asked"
     kills = 0
     for seconds in (0.1, 0.2, 0.15):
@@ -234,7 +238,8 @@ def test_a_kill_loses_one_page_at_most_and_doubles_nothing(
     assert kills
     make_drafts(store, WRITE, Model(), "m", now=NOW)
     with store.reading() as connection:
-        texts = [draft.text for draft in read_all_drafts(connection, WRITE.name)]
+        drafts = read_drafts(connection, WRITE.name, ids)
+        texts = [draft.text for of_one in drafts.values() for draft in of_one]
         verify_log(connection)
     store.close()
     assert sorted(texts) == sorted(f"re: question {n}" for n in range(count))
@@ -264,7 +269,7 @@ def test_a_submit_keeps_how_far_the_answer_is_from_its_draft(store: Store) -> No
     ids = collected(store, 4)
     make_drafts(store, WRITE, Model(), "m", now=NOW)
     with store.reading() as connection:
-        drafts = {d.example_id: d for d in read_all_drafts(connection, WRITE.name)}
+        drafts = {d.example_id: d for _, d, _ in drafts_after(connection, WRITE.name, 0)}
         assert read_draft(connection, "nothing") is None
     kept = answer(store, WRITE, ids[0], "re: question 0", draft_id=drafts[ids[0]].id)
     assert kept.edit_distance == 0.0

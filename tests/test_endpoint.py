@@ -178,8 +178,38 @@ def test_a_server_that_stays_broken_is_reported() -> None:
     # Pauses double: 31 times the first one, a quarter less at the shortest.
     assert tries[-1] - tries[0] > 0.02 * 31 * 0.7
     assert url in str(raised.value)
-    with pytest.raises(InputError, match="check the URL"):
+    # It has answered before, so it may be back: the server is waited for.
+    with pytest.raises(InputError, match=f"tried {ATTEMPTS} times"):
         write([asking("the server is gone")])
+
+
+def test_where_nothing_listens_nobody_waits() -> None:
+    with server(lambda *_: said("a")) as url:
+        pass
+    waited: list[str] = []
+    write = endpoint_writer(endpoint(url, first_pause=60), waited.append)
+    started = time.monotonic()
+    with pytest.raises(InputError, match="nothing answers there") as raised:
+        write([asking(str(n)) for n in range(20)])
+    assert url in str(raised.value)
+    assert not waited
+    assert time.monotonic() - started < 30
+
+
+def test_what_is_waited_for_is_said_once() -> None:
+    lock = threading.Lock()
+    asked = 0
+
+    def answer(body: dict[str, Any], headers: dict[str, str]) -> Reply:
+        nonlocal asked
+        with lock:
+            asked += 1
+            return (503, {}, b"") if asked <= 10 else said("a")
+
+    waited: list[str] = []
+    with server(answer) as url:
+        endpoint_writer(endpoint(url, parallel=5), waited.append)([asking("a")] * 5)
+    assert waited == ["the server answers 503 Service Unavailable"]
 
 
 def test_requests_under_way_are_bounded() -> None:
@@ -241,6 +271,12 @@ def test_a_key_that_no_header_takes_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ConfigError, match="key") as refused:
         endpoint("http://127.0.0.1:9/v1", api_key=key)
     assert key.strip() not in str(refused.value)
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -0.1, 2.1])
+def test_a_temperature_that_is_none_is_refused(temperature: float) -> None:
+    with pytest.raises(ConfigError, match="temperature"):
+        endpoint("http://127.0.0.1:9/v1", temperature=temperature)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://a/v1", "", "http://", "http://a:b"])

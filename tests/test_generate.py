@@ -22,7 +22,7 @@ from transformers import (
 from burnish.chat import render_prompt
 from burnish.errors import InputError, ModelError
 from burnish.nn.attention import ATTENTION
-from burnish.nn.batch import Batch, make_row
+from burnish.nn.decoding import DecodingBatch, make_row
 from burnish.nn.generate import MAX_ROWS, Sampling, generate, stream
 from burnish.nn.models import LoadedModel, load_model
 from burnish.nn.sampling import choose
@@ -269,7 +269,7 @@ def test_a_prefix_is_kept_for_requests_to_come(base: LoadedModel) -> None:
     first, second = prompts_of(base, 12, SYSTEM)[-2:]
     read = []
     hook = base.body.embed_tokens.register_forward_hook(lambda _, x, __: read.append(x[0].numel()))
-    batch = Batch(base)
+    batch = DecodingBatch(base)
     shared = len(base.tokenizer.encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"))
     for prompt, known in ((first, 1), (second, shared + 1), (second, len(second))):
         read.clear()

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,21 @@ from alembic import command
 from sqlalchemy import text
 
 from burnish.config import read_toml
-from burnish.errors import InputError, ProjectError
+from burnish.errors import InputError, ProjectError, ResourceError
 from burnish.hashing import content_hash
-from burnish.label.guidelines import current_guidelines, guideline_history, write_guidelines
+from burnish.label.guidelines import (
+    _SETTLED_SECONDS,
+    current_guidelines,
+    guideline_history,
+    write_guidelines,
+)
 from burnish.project import Project, init_project
 from burnish.store import Store, open_store
 from burnish.store.annotations import add_annotations
+from burnish.store.engine import make_engine
 from burnish.store.examples import add_examples
-from burnish.store.guidelines import read_guidelines
 from burnish.store.log import read_log, verify_log
-from burnish.store.store import _engine, _migrations
+from burnish.store.upgrade import migrations
 from burnish.tasks import Task, read_tasks
 from burnish.types import Annotation, Conversation, Example, Message
 
@@ -52,10 +58,24 @@ def test_every_text_the_file_had_is_a_version(project, store):
     assert current_guidelines(store, project, task) == old
     assert versions(store, task) == [("# Old\n", "", 0), ("# New\n", "", 0), ("# Old\n", "", 0)]
     with store.reading() as connection:
-        assert read_guidelines(connection, old.version) == "# Old\n"
-        assert read_guidelines(connection, "none") is None
         assert [entry["action"] for entry in read_log(connection)] == ["guidelines"] * 3
         verify_log(connection)
+
+
+def test_a_file_nobody_touched_is_read_once(project, store):
+    task, path = Task(), project.root / "guidelines.md"
+    path.write_text("# Old\n")
+    time.sleep(_SETTLED_SECONDS + 0.1)
+    old = current_guidelines(store, project, task)
+    assert current_guidelines(store, project, task) is old
+    touched = path.stat()
+    # As long as before, and it says it is as old.
+    path.write_text("# New\n")
+    os.utime(path, ns=(touched.st_atime_ns, touched.st_mtime_ns))
+    assert current_guidelines(store, project, task).text == "# New\n"
+    path.unlink()
+    with pytest.raises(ProjectError):
+        current_guidelines(store, project, task)
 
 
 def test_files_that_cannot_be_read_say_so(project, store):
@@ -118,7 +138,7 @@ def test_a_file_that_cannot_be_written_leaves_no_version(project, store):
     seen = current_guidelines(store, project, task)
     # A folder stands where the temporary file would be put.
     (folder / f".guidelines.md.{os.getpid()}.tmp").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(ResourceError):
         write_guidelines(store, project, task, "new", instead_of=seen.version, person="ann")
     assert current_guidelines(store, project, task) == seen
     assert versions(store, task) == [("old", "", 0)]
@@ -157,9 +177,9 @@ def test_servers_that_see_a_change_at_once_note_it_once(project, store):
 
 def test_an_older_stores_versions_get_their_task(store_url):
     """Before, versions had no task; the annotations made under them tell it."""
-    older = Store(_engine(store_url))
+    older = Store(make_engine(store_url))
     with older.writing() as connection:
-        command.upgrade(_migrations(connection), "0002")
+        command.upgrade(migrations(connection), "0002")
         for statement in (
             "INSERT INTO examples (id, conversation, conversation_hash, prompt_hash, source, "
             "metadata, weight, received_at) "

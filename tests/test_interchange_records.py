@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from burnish.errors import InputError
 from burnish.label.interchange.formats import TOOLS, recognised_tool
-from burnish.label.interchange.kept import newest, read_record
+from burnish.label.interchange.kept import read_record
 from burnish.label.interchange.offsets import found_in, from_utf16, to_utf16
 from burnish.records.answers import checked_answer
 from burnish.records.messages import UnfitError
+from burnish.store.answers import newest_of_each
 from burnish.store.drafts import Draft
 from burnish.store.labelled import Labelled
 from burnish.types import Annotation
@@ -122,7 +123,7 @@ def test_a_tools_own_fields_say_what_counts(tool, kind, data):
         except UnfitError:
             continue
         found += [s for s in said_in(rows, kind) if s.record == "annotation"]
-    counted = newest(labelled.annotations)
+    counted = newest_of_each(labelled.annotations)
     if tool == "prodigy":
         last = {a.annotator: a for a in labelled.annotations}.values()
         counted = [replace(a, status="skipped") if a.status == "withdrawn" else a for a in last]

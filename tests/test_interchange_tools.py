@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from burnish.errors import InputError
 from burnish.label.interchange import import_labels
 from burnish.records.rows import read_rows
 from burnish.store import Store, open_store
@@ -378,8 +379,8 @@ def test_doccano_as_it_writes_itself(tmp_path, sqlite, kind, fields, expected):
     assert list(refused(result)) == [2]
     again = import_labels(sqlite, path, TASKS[kind], annotator="ann", rejects=tmp_path)
     assert (again.added, again.known) == (0, 1)
-    nobody = import_labels(sqlite, path, TASKS[kind], rejects=tmp_path)
-    assert "nobody is named" in refused(nobody)[1]
+    with pytest.raises(InputError, match="nobody is named"):
+        import_labels(sqlite, path, TASKS[kind], rejects=tmp_path)
 
 
 BROKEN = [
@@ -406,11 +407,13 @@ BROKEN = [
 def test_records_that_do_not_fit_are_refused_one_by_one(tmp_path, sqlite, record, format, reason):
     fill(sqlite, [Example(user(LS_TEXT), "test"), Example(user("🙂 Ada lives in Ulm."), "test")])
     path = write_rows(tmp_path / "r.jsonl", [record])
-    result = import_labels(
-        sqlite, path, Task(), annotator="ann", format=format, rejects=tmp_path / "rejects"
-    )
-    assert result.added == 0
-    assert reason in refused(result)[1]
+    with pytest.raises(InputError, match="nothing in it fits") as caught:
+        import_labels(
+            sqlite, path, Task(), annotator="ann", format=format, rejects=tmp_path / "rejects"
+        )
+    assert reason in str(caught.value)
+    [kept] = (tmp_path / "rejects").iterdir()
+    assert reason in kept.read_text()
     assert annotations_of(sqlite) == []
 
 

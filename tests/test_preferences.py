@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnish.chat import render
+from burnish.label.bulk import exclude_all
 from burnish.label.order import set_gold
 from burnish.label.preferences import export_preferences, read_preferences
 from burnish.label.queue import submit, undo_last
-from burnish.label.resolve import adjudicate, exclude_example
+from burnish.label.resolve import adjudicate
 from burnish.nn.models import load_template
 from burnish.records.read import read_examples
 from burnish.store import Store, open_store
@@ -102,7 +103,7 @@ def test_the_answer_in_force_is_chosen(store: Store, tmp_path: Path) -> None:
     adjudicate(store, EDIT, {ids["decided"]: "settled"}, person="r")
     set_gold(store, EDIT, {ids["gold"]: "known"}, "r")
     answer(store, EDIT, ids["flagged"], "odd", "ann", status="flagged")
-    exclude_example(store, ids["excluded"], "spam", person="r")
+    exclude_all(store, [ids["excluded"]], "spam", actor="r")
     assert undo_last(store, EDIT, "cy", now=NOW) is not None
     rows = written(store, EDIT, tmp_path)
     by_name = {name: [r for r in rows if r["example_id"] == id_] for name, id_ in ids.items()}

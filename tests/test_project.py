@@ -11,17 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from burnish.errors import ProjectError, ResourceError
+from burnish.errors import ConfigError, ProjectError, ResourceError
 from burnish.files import full_disk_is_the_users, replaced_file, replaced_folder
 from burnish.hashing import canonical_json, content_hash
 from burnish.project import (
+    TABLES,
+    Project,
     find_project,
     init_project,
     lineage,
+    open_project,
     read_manifest,
     require_project,
     seal_artefact,
 )
+from burnish.tasks import read_tasks
 from burnish.types import Conversation, Example, Message, ToolCall
 
 
@@ -46,6 +50,33 @@ def test_a_project_is_found_from_below_and_made_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ProjectError, match="burnish init"):
         require_project()
+
+
+def with_settings(project: Project, text: str) -> Project:
+    (project.root / "burnish.toml").write_text(text)
+    return open_project(project.root)
+
+
+def test_tables_that_nothing_reads_are_refused(tmp_path):
+    project = init_project(tmp_path)
+    tables = [name for name in TABLES if name != "tasks"]
+    text = "".join(f"[{name}]\n" for name in tables) + "[tasks.any]\nkind = 'write'\n"
+    assert with_settings(project, text).settings.keys() == set(TABLES)
+    with pytest.raises(ConfigError) as error:
+        with_settings(project, "overlap = 2\n[labell]\n[Tune]\n[project]\nnmae = 'x'\n")
+    for word in ("[overlap]", "'label'", "[Tune]", "did you mean 'name'", "burnish.toml"):
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "../up.md", "a/../../up.md", "/etc/passwd"])
+def test_guidelines_lie_in_the_project(tmp_path, path):
+    project = init_project(tmp_path)
+    for table in ("label", "tasks.tone"):
+        changed = with_settings(project, f"[{table}]\nguidelines = '{path}'\n")
+        with pytest.raises(ConfigError, match="must be a file in the project folder"):
+            read_tasks(changed)
+    inside = with_settings(project, "[label]\nguidelines = 'rules/tone.md'\n")
+    assert read_tasks(inside)["answer"].guidelines == Path("rules/tone.md")
 
 
 def test_an_artefact_is_named_by_its_content_wherever_it_is_made(tmp_path):
@@ -130,6 +161,39 @@ def test_a_full_disk_is_told_apart_from_our_mistakes(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(PermissionError), full_disk_is_the_users(tmp_path):
         raise PermissionError(errno.EACCES, "no")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folder", "is a folder"),
+        ("file/x", "cannot be written"),
+        ("x" * 300, "cannot be written"),
+        ("/proc/x", "cannot be written"),
+    ],
+)
+def test_a_place_where_nothing_can_be_written_is_said(tmp_path, name, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("old")
+    path = tmp_path / name
+    with pytest.raises(ResourceError, match=message), replaced_file(path) as temporary:
+        temporary.write_text("new")
+    if name != "folder":
+        with pytest.raises(ResourceError, match=message), replaced_folder(path):
+            pass
+    with pytest.raises(FileNotFoundError), replaced_file(tmp_path / "new") as temporary:
+        (tmp_path / "elsewhere" / "x").read_text()  # not about the place: ours to mend
+    assert {p.name for p in tmp_path.iterdir()} == {"folder", "file"}
+
+
+def test_a_device_is_written_to_and_never_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    with replaced_file(pipe) as temporary:
+        temporary.write_text("said")
+    assert reader.communicate(timeout=10)[0] == b"said"
+    assert pipe.is_fifo()
 
 
 def test_canonical_json_and_hashes_do_not_depend_on_order():

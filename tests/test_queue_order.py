@@ -1,5 +1,6 @@
 """What orders the queue; gold items; reviewers. Run: pytest tests/test_queue_order.py"""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -21,8 +22,9 @@ from burnish.label.resolve import adjudicate
 from burnish.label.review import count_disputes, next_dispute
 from burnish.store.drafts import Draft, add_drafts
 from burnish.store.examples import add_examples
-from burnish.store.findings import exclude
-from burnish.store.tables import queue
+from burnish.store.findings import exclude, include_again
+from burnish.store.log import read_log, verify_log
+from burnish.store.tables import disputes, leases, queue
 from burnish.tasks import Task
 from burnish.types import Conversation, Example, Message
 from queues import HOUR, NOON, annotations_of, answer, fill, ids, label_all, next_example
@@ -201,3 +203,85 @@ def test_an_excluded_example_is_no_dispute(store):
         exclude(connection, {one.id: "not ours"}, actor="eve")
     assert count_disputes(store, task) == 0
     assert next_dispute(store, task, "eve", now=NOON) is None
+
+
+# Exclusion and its end.
+
+
+def rows_of(store, *columns) -> list[tuple]:
+    with store.reading() as connection:
+        return sorted(map(tuple, connection.execute(select(*columns))))
+
+
+def test_what_is_included_again_is_as_if_it_never_was_excluded(store):
+    """Whatever stands around an example: gold, an order, people, answers, a dispute, a lease."""
+    task, verdicts = Task(overlap=2), Task("verdict", kind="accept", overlap=2)
+    examples = disputed(store, 2, task)
+    known, ordered, theirs, answered, flagged, resolved, held = fill(store, 9)[2:]
+    set_gold(store, task, {known.id: "yes"}, "lead")
+    set_priorities(store, task, {ordered.id: 2.0}, "lead")
+    assign(store, task, [theirs.id], ["ann", "bob"], "lead")
+    for one, name in ((answered, "ann"), (flagged, "bob"), (resolved, "ann")):
+        status = "flagged" if one is flagged else "submitted"
+        submit(store, task, answer(one, name, status=status), now=NOON)
+    adjudicate(store, task, {resolved.id: "no"}, person="lead")
+    while next_example(store, task, "cat", now=NOON).id != held.id:
+        submit(store, task, answer(next_example(store, task, "cat", now=NOON), "cat"), now=NOON)
+    for name, reason in (("ann", "dull"), ("bob", "odd")):  # agree: reasons are remarks
+        verdict = f'{{"verdict": "reject", "reason": "{reason}"}}'
+        submit(store, verdicts, answer(answered, name, verdict), now=NOON)
+
+    def state() -> list[list[tuple]]:
+        placed = disputes.c.example_id, disputes.c.task, disputes.c.position
+        return [rows_of(store, queue), rows_of(store, leases), rows_of(store, *placed)]
+
+    before = state()
+    assert {row[2] for row in before[0]} == {"all", "assigned", "to:ann", "to:bob", "gold"}
+    assert len(before[2]) == 3
+    chosen = {e.id: "?" for e in (*examples, *fill(store, 12)[2:])}
+    with store.writing() as connection:
+        assert exclude(connection, chosen, actor="eve") == 12
+    assert next_example(store, task, "dan", now=NOON) is None
+    with store.writing() as connection:
+        back = partial(include_again, connection, tasks=[task, verdicts], actor="eve")
+        assert back(list(chosen)[:5]) == 5
+        assert back(list(chosen)) == 7
+        assert back(list(chosen)) == 0
+    assert [set(old) - set(new) for old, new in zip(before, state(), strict=True)] == [set()] * 3
+    # Three had not come into the queue yet.
+    assert {row[2] for row in set(state()[0]) - set(before[0])} == {"all"}
+    assert state()[1:] == before[1:]
+    with store.reading() as connection:
+        verify_log(connection)
+        actions = [entry["action"] for entry in read_log(connection)]
+    assert actions.count("include again") == 2
+    assert next_example(store, task, "dan", now=NOON) is not None
+
+
+# Who may answer.
+
+
+def test_an_answer_counts_as_asked_for_however_late_it_comes(store):
+    first, second = fill(store, 2)
+    task = Task()
+    never = partial(submit, store, task, now=NOON, only_shown=True)
+    with pytest.raises(InputError, match="never shown to ann"):
+        never(answer(first, "ann"))
+    assert next_example(store, task, "ann", now=NOON).id == first.id
+    # Her lease runs out, it goes to Bob, he answers; the lead gives it to Bob alone and drops it.
+    later = NOON + HOUR
+    assert next_example(store, task, "bob", now=later).id == first.id
+    submit(store, task, answer(first, "bob"), now=later, only_shown=True)
+    assign(store, task, [first.id], ["bob"], "lead")
+    with store.writing() as connection:
+        exclude(connection, {first.id: "?"}, actor="lead")
+    late = submit(store, task, answer(first, "ann"), now=later, only_shown=True)
+    assert late.is_new
+    # What she was asked in one task she was not asked in another.
+    with pytest.raises(InputError, match="never shown"):
+        submit(store, Task("other"), answer(first, "ann"), now=later, only_shown=True)
+    with pytest.raises(InputError, match="never shown"):
+        never(answer(second, "ann", status="skipped"))
+    assert submit(store, task, answer(second, "ann"), now=later).is_new
+    # An amendment is of what was answered.
+    assert submit(store, task, answer(second, "ann", "no"), now=later, only_shown=True).is_new

@@ -295,59 +295,65 @@ def test_sharegpt_with_tools(tmp_path):
     )
 
 
-def label_studio(*answers: str, **fields) -> dict:
-    def result(answer):
-        return [{"from_name": "a", "to_name": "t", "type": "textarea", "value": {"text": [answer]}}]
+SECRET = "what somebody said"
+KEPT = {"rows": [{"answer": SECRET, "annotator": "ann"}]}
+TEXTAREA = {"from_name": "a", "to_name": "t", "type": "textarea", "value": {"text": [SECRET]}}
+SAID = {"id": 5, "completed_by": {"email": SECRET}, "result": [TEXTAREA], "ground_truth": True}
+PRODIGY = {"text": "q", "_input_hash": -1, "_task_hash": 2, "meta": {"n": 1}, "answer": "accept"}
+LABELS = {"example_id": "e", "prompt": "q", "task": "answer", "annotator": SECRET, "n": 1}
+EXPORTS = [
+    (
+        "label_studio",
+        {"id": 1, "data": {"text": "q", "n": 1}, "annotations": [SAID], "drafts": [SAID]}
+        | {"predictions": [SAID], "meta": {"n": 1, "burnish": KEPT}, "updated_by": [SECRET]},
+        {"id": 1, "data": {"text": "q", "n": 1}, "meta": {"n": 1}},
+    ),
+    ("label_studio", {"data": {"q": "q"}, "predictions": []}, {"data": {"q": "q"}}),
+    (
+        "argilla",
+        {"id": "r", "fields": {"text": "q"}, "metadata": {"n": 1, "burnish": json.dumps(KEPT)}}
+        | {"responses": {"l": [{"value": SECRET, "user_id": SECRET}]}, "status": "completed"}
+        | {"suggestions": {"l": {"value": SECRET, "agent": SECRET}}},
+        {"id": "r", "fields": {"text": "q"}, "metadata": {"n": 1}},
+    ),
+    ("prodigy", PRODIGY | {"label": SECRET, "_annotator_id": SECRET}, {"meta": {"n": 1}}),
+    ("prodigy", PRODIGY | {"my_field": SECRET, "burnish": KEPT}, {"meta": {"n": 1}}),
+    (
+        "prodigy",
+        PRODIGY | {"options": [{"id": 1, "text": "a"}], "accept": [1], "user_input": SECRET},
+        {"meta": {"n": 1}, "options": [{"id": 1, "text": "a"}]},
+    ),
+    ("doccano", {"id": 1, "text": "q", "label": [SECRET], "n": 1}, {"id": 1, "n": 1}),
+    (
+        "doccano",
+        {"text": "q", "label": [[0, 1, SECRET]], "Comments": [SECRET], "burnish": KEPT}
+        | {"annotator": SECRET, "entities": [SECRET], "cats": [SECRET]},
+        {},
+    ),
+    ("labels", LABELS | {"answer": SECRET, "client_id": SECRET}, {"n": 1}),
+]
 
-    annotations = [{"id": i, "result": result(a), **fields} for i, a in enumerate(answers)]
-    return {"id": 1, "data": {"text": "q", "n": 1}, "annotations": annotations}
 
-
-CHOICE = {"type": "choices", "value": {"choices": ["pos"]}}
-SPAN = {"type": "labels", "value": {"start": 0, "end": 1, "labels": ["X"]}}
-ARGILLA = {"id": "r", "fields": {"text": "q"}, "suggestions": {}, "metadata": {}}
-PRODIGY = {"text": "q", "_input_hash": -1, "_task_hash": 2}
-
-
-@pytest.mark.parametrize(
-    ("format_", "row", "answer"),
-    [
-        ("label_studio", label_studio("a"), "a"),
-        ("label_studio", label_studio("a", "a"), "a"),
-        ("label_studio", label_studio("a", "b"), None),
-        ("label_studio", label_studio("a", was_cancelled=True), None),
-        ("label_studio", {"data": {"q": "q"}, "annotations": [{"result": [CHOICE]}]}, "pos"),
-        ("label_studio", {"data": {"q": "q"}, "annotations": [{"result": [SPAN]}]}, None),
-        ("label_studio", {"data": {"q": "q"}, "predictions": []}, None),
-        ("argilla", {**ARGILLA, "responses": {"l": [{"value": "a", "user_id": "u"}]}}, "a"),
-        ("argilla", {**ARGILLA, "responses": {"l": [{"value": "a", "status": "draft"}]}}, None),
-        ("argilla", {**ARGILLA, "responses": {"l": [{"value": "a"}], "m": [{"value": "b"}]}}, None),
-        ("argilla", {**ARGILLA, "responses": {}}, None),
-        ("prodigy", {**PRODIGY, "label": "a", "answer": "accept"}, "a"),
-        ("prodigy", {**PRODIGY, "label": "a", "answer": "reject"}, None),
-        (
-            "prodigy",
-            {**PRODIGY, "options": [{"id": 1, "text": "a"}], "accept": [1], "answer": "accept"},
-            "a",
-        ),
-        ("prodigy", {**PRODIGY, "spans": [], "answer": "accept"}, None),
-        ("doccano", {"id": 1, "text": "q", "label": ["a"]}, "a"),
-        ("doccano", {"id": 1, "text": "q", "label": ["a", "b"]}, None),
-        ("doccano", {"id": 1, "text": "q", "label": [[0, 1, "X"]]}, None),
-    ],
-)
-def test_exports_of_labelling_tools(tmp_path, format_, row, answer):
+@pytest.mark.parametrize(("format_", "row", "metadata"), EXPORTS)
+def test_of_files_of_labels_only_the_texts_are_examples(tmp_path, format_, row, metadata):
     recognised, example = read_one(tmp_path, row)
     assert recognised == format_
-    assert example.conversation.prompt.messages == (user("q"),)
-    given_answer = example.conversation.answer
-    assert (given_answer.content if given_answer else None) == answer
+    assert example.conversation.messages == (user("q"),)
+    assert example.metadata == metadata
+    assert SECRET not in str(example)
 
 
-def test_ground_truth_outweighs_other_annotations(tmp_path):
-    row = label_studio("a", "b")
-    row["annotations"][1]["ground_truth"] = True
-    assert read_one(tmp_path, row)[1].conversation.answer.content == "b"
+@pytest.mark.parametrize("turns", [TURNS := [{"role": "user", "content": "q"}], json.dumps(TURNS)])
+def test_prompts_of_several_turns_stay_as_they_were(tmp_path, turns):
+    """As label import finds them again."""
+    first = {"role": "system", "content": "s"}
+    turns = json.dumps([first, *TURNS]) if isinstance(turns, str) else [first, *TURNS]
+    expected = (Message("system", "s"), user("q"))
+    row = {"prompt": turns, "answer": "a", "annotator": "ann"}
+    assert read_one(tmp_path, row)[1].conversation.messages == expected
+    if isinstance(turns, list):
+        _, example = read_one(tmp_path, PRODIGY | {"messages": turns})
+        assert example.conversation.messages == expected
 
 
 def test_our_own_export_reads_back(tmp_path):
@@ -555,7 +561,7 @@ def test_unknown_columns_name_the_nearest_format(tmp_path):
         "nearest format is 'alpaca', but it lacks 'instruction' (there is 'instructions')"
         in message
     )
-    assert "the columns are 'foo'\n" in refusal(write(path, [{"foo": 1}]))
+    assert "the columns are 'foo'; none of them is a format's" in refusal(write(path, [{"foo": 1}]))
     assert "'messages' is not a list of turns" in refusal(write(path, [{"messages": 3}]))
     assert "did you mean 'sharegpt'" in refusal(path, as_format="shargpt")
     assert "no column instruction" in refusal(path, as_format="alpaca")

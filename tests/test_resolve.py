@@ -1,8 +1,6 @@
 """Answers settled by rule and by people. Run: pytest tests/test_resolve.py"""
 
 import json
-import uuid
-from datetime import UTC, datetime
 from itertools import combinations, permutations
 
 import pytest
@@ -12,10 +10,10 @@ from sqlalchemy import event
 
 from burnish.errors import InputError
 from burnish.hashing import canonical_json
+from burnish.label.bulk import exclude_all
 from burnish.label.queue import submit
 from burnish.label.resolve import (
     adjudicate,
-    exclude_example,
     open_disputes,
     read_dispute,
     resolve,
@@ -25,13 +23,12 @@ from burnish.records.answers import checked_answer
 from burnish.store.annotations import add_annotations
 from burnish.store.answers import read_answered, read_resolutions
 from burnish.store.drafts import Draft, add_drafts
-from burnish.store.examples import add_examples
 from burnish.store.findings import read_exclusions
 from burnish.store.log import verify_log
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
+from queues import NOON, answer, fill
 
-NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 CHOICES = ("red", "green", "blue")
 WRITE = Task(rule="majority")
 MANY = Task(kind="choose_many", choices=CHOICES, rule="majority")
@@ -39,21 +36,6 @@ SPANS = Task(kind="spans", choices=CHOICES, rule="majority")
 RATE = Task(kind="rate", rule="majority")
 RANK = Task(kind="rank", rule="majority")
 ACCEPT = Task(kind="accept", rule="majority")
-
-
-def example(number: int) -> Example:
-    return Example(Conversation((Message("user", f"question {number}"),)), source="test")
-
-
-def fill(store, count: int) -> list[Example]:
-    examples = [example(n) for n in range(count)]
-    with store.writing() as connection:
-        add_examples(connection, examples, actor="test")
-    return examples
-
-
-def answer(of: Example, annotator: str, text: str, **fields) -> Annotation:
-    return Annotation(of.id, "answer", text, annotator, uuid.uuid4().hex, **fields)
 
 
 def spans(*given_spans: tuple[int, int, str]) -> str:
@@ -333,8 +315,8 @@ def test_an_exclusion_needs_a_reason_and_an_example(store):
     [one] = fill(store, 1)
     for example_id, reason in ((one.id, " "), ("0" * 32, "why")):
         with pytest.raises(InputError):
-            exclude_example(store, example_id, reason, person="eve")
-    exclude_example(store, one.id, " broken ", person="eve")
+            exclude_all(store, [example_id], reason, actor="eve")
+    exclude_all(store, [one.id], " broken ", actor="eve")
     with store.reading() as connection:
         assert read_exclusions(connection) == {one.id: "broken"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from burnish.errors import InputError
 from burnish.label import bulk
@@ -20,8 +20,9 @@ from burnish.store.answers import Resolution, add_resolutions
 from burnish.store.examples import PAGE, add_examples
 from burnish.store.findings import exclude, read_exclusions
 from burnish.store.log import read_log, verify_log
-from burnish.store.queue_order import read_assignees, read_prioritised
+from burnish.store.queue_order import read_prioritised
 from burnish.store.search import COUNTED, STATUSES, Query, find, search
+from burnish.store.tables import assignments
 from burnish.store.words import facts, parse_terms, words
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message, ToolCall
@@ -287,6 +288,8 @@ def test_an_index_made_late_is_the_index_made_on_the_way(store):
         for column in ("conversation_hash", "source", "parent"):
             index = f"CREATE INDEX ix_examples_{column} ON examples ({column})"
             connection.execute(text(index))
+        connection.execute(text("DROP TABLE expired_leases"))
+        connection.execute(text("ALTER TABLE deliveries DROP COLUMN fault"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
     assert all(before)
     again = open_store(store.engine.url.render_as_string(hide_password=False))
@@ -404,13 +407,31 @@ def test_excluding_everything_found(many):
     assert len(entries(many, "exclude")) == 2
 
 
+def test_including_again_what_was_excluded(many):
+    everything, excluded = Query(), Query(status="excluded")
+    assert everything.finds_everything
+    assert Query(" -!", task="answer", after=3, limit=5).finds_everything
+    assert not any(
+        query.finds_everything
+        for query in (excluded, Query("-x"), Query(where={"a": ""}), Query(source=""))
+    )
+    assert bulk.exclude_all(many, everything, "off", actor="lead") == PAGE + 500
+    assert bulk.include_all(many, [TASK], Query("word 5"), actor=" rey ") == 1
+    assert bulk.include_all(many, [TASK], excluded, actor="rey") == PAGE + 499
+    assert entries(many, "include again") == [("rey", 1), ("rey", PAGE), ("rey", 499)]
+    assert all_ids(many, status="excluded") == []
+    assert bulk.include_all(many, [TASK], everything, actor="rey") == 0
+    with pytest.raises(InputError, match="no such example"):
+        bulk.include_all(many, [TASK], ["nobody"], actor="rey")
+
+
 def test_assigning_and_prioritising(many):
     ids = all_ids(many, where={"odd": "true"})
     assert bulk.assign_all(many, TASK, ids[:3] * 2, ["ann"], actor="lead") == 3
     assert bulk.prioritise_all(many, TASK, Query(where={"odd": "true"}), 2.0, actor="lead") == 750
     with many.reading() as connection:
-        assigned = read_assignees(connection, "answer", all_ids(many))
-        assert assigned == {id_: ["ann"] for id_ in ids[:3]}
+        assigned = select(assignments.c.example_id, assignments.c.annotator)
+        assert sorted(connection.execute(assigned)) == [(id_, "ann") for id_ in sorted(ids[:3])]
         assert set(read_prioritised(connection, "answer", limit=9999)) == set(ids)
     assert entries(many, "assign")[0][0] == entries(many, "prioritise")[0][0] == "lead"
 
@@ -456,7 +477,13 @@ PAGE_OF_DOCS = (Path(__file__).parents[1] / "docs" / "search.md").read_text(enco
 def test_the_documented_filters_and_actions_are_these():
     for name in (*STATUSES, "where", "source", "status", "annotator", "task"):
         assert f"`{name}`" in PAGE_OF_DOCS
-    for action in (bulk.exclude_all, bulk.assign_all, bulk.prioritise_all, bulk.make_gold):
+    for action in (
+        bulk.exclude_all,
+        bulk.include_all,
+        bulk.assign_all,
+        bulk.prioritise_all,
+        bulk.make_gold,
+    ):
         names = [*inspect.signature(action).parameters]
         documented = re.search(rf"`{action.__name__}\((.*)\)`", PAGE_OF_DOCS)
         assert documented

@@ -1,6 +1,8 @@
 """The store on a real SQLite file. Run: pytest tests/test_store.py"""
 
+import json
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -39,10 +41,10 @@ from burnish.store.findings import (
     count_survivors,
     exclude,
     read_exclusions,
-    read_findings,
     replace_findings,
 )
 from burnish.store.log import append_log, read_log, verify_log
+from burnish.store.migrations import NEWEST
 from burnish.types import Annotation, Conversation, Example, Finding, Message, ToolCall
 
 
@@ -79,6 +81,7 @@ def test_migrations_lead_to_the_tables(store):
     with store.reading() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, tables.metadata) == []
+        assert context.get_current_heads() == (NEWEST,)
 
 
 def test_the_columns_are_these(store):
@@ -97,6 +100,7 @@ def test_the_columns_are_these(store):
         "annotations": "seq client_id example_id task answer annotator guideline_version seconds "
         "status created_at draft_id edit_distance",
         "leases": "seq example_id task slot annotator expires_at",
+        "expired_leases": "example_id task annotator",
         "guidelines": "version text created_at",
         "resolutions": "seq example_id task answer annotation_ids resolved_by created_at",
         "findings": "seq check example_ids message fix audited_at",
@@ -111,7 +115,7 @@ def test_the_columns_are_these(store):
         "tokens": "token_hash name user created_at expires_at",
         "sign_in_failures": "seq key at",
         "webhooks": "id url secret events created_at",
-        "deliveries": "seq id webhook_id body attempts next_at",
+        "deliveries": "seq id webhook_id body attempts next_at fault",
         "log": "seq at actor action payload hash",
         "queue": "example_id task lane position rank taken closed",
         "queue_marks": "task position",
@@ -186,7 +190,11 @@ def test_what_is_no_store_is_refused(tmp_path):
     with newer.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     newer.close()
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE users (id INTEGER)")
+    other.close()
     cases = {
+        f"sqlite:///{tmp_path}/other.db": "another program",
         f"sqlite:///{tmp_path}/text.db": "not a database",
         f"sqlite:///{tmp_path}/newer.db": "newer Burnish",
         f"sqlite:///{tmp_path}/none/a.db": "unable to open",
@@ -201,8 +209,17 @@ def test_what_is_no_store_is_refused(tmp_path):
 def test_a_missing_driver_names_the_extra(monkeypatch):
     # None in sys.modules is how Python marks a module that cannot be imported.
     monkeypatch.setitem(sys.modules, "pg8000", None)
-    with pytest.raises(ResourceError, match=r"burnish\[postgres\]"):
-        open_store("postgresql+pg8000://user:secret@localhost/db")
+    for scheme in ("postgresql", "postgresql+pg8000"):
+        with pytest.raises(ResourceError, match=r"module pg8000.*\n.*burnish\[postgres\]"):
+            open_store(f"{scheme}://user:secret@localhost/db")
+
+
+def test_a_path_may_hold_what_a_url_may_not(tmp_path):
+    path = tmp_path / "nä me 😀 #?%20&a=b" / "burnish.db"
+    path.parent.mkdir()
+    open_store(f"sqlite:///{path}").close()
+    assert [file.name for file in tmp_path.iterdir()] == [path.parent.name]
+    assert path.is_file()
 
 
 # Examples.
@@ -309,8 +326,12 @@ def test_findings_are_replaced_and_exclusions_kept(store):
     with store.writing() as connection:
         replace_findings(connection, found, actor="audit")
         replace_findings(connection, found, actor="audit")
-        assert read_findings(connection) == found
-        assert read_findings(connection, limit=1) == found[:1]
+        rows = connection.execute(select(tables.findings).order_by(tables.findings.c.seq)).all()
+        assert [(row.check, row.message, row.fix) for row in rows] == [
+            ("check", "message", "fix"),
+            ("other", "m", None),
+        ]
+        assert json.loads(rows[0].example_ids) == [one.id, two.id]
         assert exclude(connection, {one.id: "why"}, actor="audit") == 1
         assert exclude(connection, {one.id: "again", two.id: "why"}, actor="audit") == 1
         assert read_exclusions(connection) == {one.id: "why", two.id: "why"}

@@ -18,13 +18,15 @@ import pytest
 
 from burnish.cli.main import burnish
 from burnish.config import build_config, read_toml, settings_of
+from burnish.project import TABLES
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "burnish"
 
 # Lowest first; a module imports from its own layer's floor down, never up.
 LAYERS = (
-    {"types", "errors", "config", "hashing", "files", "progress", "burnish", "templates"},
+    {"types", "errors", "config", "hashing", "files", "progress", "units"}
+    | {"burnish", "templates"},
     {"project", "tasks", "records", "store", "chat"},
     {"nn"},
     {"collect", "label", "audit", "snapshot", "trace"}
@@ -133,6 +135,10 @@ def test_the_words_side_works_without_torch(tmp_path):
     assert result.returncode == 2
     assert "pip install 'burnish[train]'" in result.stderr
     assert "Traceback" not in result.stderr
+    # A misspelt base is told before the seconds that importing torch takes.
+    result = without_torch("label", "draft", "--model", "nope", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "there is no such base" in result.stderr
 
 
 # The interface is stable: a change here is a change for every user and must be argued for.
@@ -154,6 +160,7 @@ INTERFACE = {
     "users role": "NAME NEW",
     "users password": "NAME",
     "users token": "NAME PURPOSE --days",
+    "users remove-token": "NAME PURPOSE",
     "users remove": "NAME",
     "audit": "--fix --task --json",
     "snapshot": "--name --split-field --task --json",
@@ -214,7 +221,8 @@ def documented_commands() -> list[tuple[str, str]]:
     for path in DOCS:
         for block in re.findall(r"^```[^\n]*\n(.*?)^```", path.read_text(), re.S | re.M):
             for line in block.replace("\\\n", " ").splitlines():
-                line = line.removeprefix("$ ").split(" #")[0].strip()
+                # What a command does stands behind it, set off by # or three spaces.
+                line = re.split(r" #| {3}", line.removeprefix("$ "))[0].strip()
                 if line.startswith("burnish "):
                     found.append((path.name, line))
     return found
@@ -255,6 +263,8 @@ CONFIGS = {
     "audit": ("burnish.audit.audit", "AuditConfig"),
     "snapshot": ("burnish.snapshot", "SnapshotConfig"),
 }
+# The command's arguments and flags say these, and a table's name the task's.
+NOT_IN_TABLES = {"collect": {"sources", "rejects"}, "label": {"name"}}
 
 
 @pytest.mark.parametrize("stage", CONFIGS)
@@ -263,6 +273,16 @@ def test_every_setting_is_documented_in_source_and_on_its_page(stage):
     for setting in settings_of(*CONFIGS[stage]):
         assert setting.doc, f"{stage}.{setting.name} has no docstring"
         assert f"`{setting.name}`" in page, f"docs/{stage}.md does not name {setting.name}"
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_help_lists_the_settings_of_each_table(stage):
+    """As burnish.toml and the error about a misspelt setting promise."""
+    assert stage in TABLES
+    help_ = burnish.commands[stage].epilog or ""
+    listed = {line.split(" [")[0].partition(":")[0] for line in help_.split("\n\n")[1:]}
+    settings = {setting.name for setting in settings_of(*CONFIGS[stage])}
+    assert listed == settings - NOT_IN_TABLES.get(stage, set())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.name)

@@ -3,25 +3,27 @@
 Skipped where Chromium is not installed. Run: pytest tests/test_studio_browser.py
 """
 
-import contextlib
 import json
 import re
 
 import pytest
 
+from burnish.label.webhooks import EVENTS, make_webhook, send_test
 from burnish.store.answers import read_resolutions
 from burnish.store.drafts import Draft, add_drafts
+from burnish.store.webhooks import keep_delivery, read_deliveries, read_webhooks
 from burnish.types import Conversation, Example, Message
 from studios import (
+    NOW,
     Studio,
     browser_page,
     chromium,
-    example,
     open_label,
     press,
     ready,
     shown,
     sign_in,
+    starting,
     wait_for_next,
 )
 
@@ -42,17 +44,8 @@ def page(browser):
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts studios and stops them at the end."""
-    with contextlib.ExitStack() as stack:
-
-        def start_one(toml: str = "", *, examples=1, **settings) -> Studio:
-            if isinstance(examples, int):
-                examples = [example(n) for n in range(examples)]
-            one = Studio(tmp_path / "project", toml, examples=examples, **settings)
-            stack.callback(one.close)
-            return one
-
-        yield start_one
+    with starting(tmp_path / "project", examples=1) as start:
+        yield start
 
 
 def said(*turns: str, **fields) -> Example:
@@ -76,11 +69,16 @@ def finish(page) -> None:
 def test_write(start, page):
     one = start(examples=[said("Hi", "\nHello")])
     open_label(page, one)
-    assert page.input_value("#text") == "\nHello"
+    # The box is empty: the record's own answer stands beside it.
+    assert page.input_value("#text") == ""
     page.fill("#text", " ")
     press(page, "Control+Enter")
     assert "empty" in page.inner_text("#status")
     page.keyboard.type("Good day")
+    press(page, "Control+ArrowDown")
+    assert page.input_value("#text") == "\nHello"
+    press(page, "Control+z")
+    assert page.input_value("#text") == " Good day"
     press(page, "Control+Enter")
     finish(page)
     assert answers(one) == [" Good day"]
@@ -165,7 +163,7 @@ def test_rank_with_ties_and_moves(start, page):
     one = start('[label]\nkind = "rank"', examples=items)
     open_label(page, one)
     for keys in (
-        ["3", "1", "2", "Enter"],
+        ["3", "1", "2", "4", "Enter"],  # The last has its place by itself, or by its digit.
         # The second place shared, by = on the third card.
         ["1", "2", "3", "ArrowDown", "ArrowDown", "ArrowDown", "=", "Control+Enter"],
         # The first card moved down past the second; one taken back and placed last.
@@ -418,12 +416,16 @@ TWO = '[tasks.reply]\n[tasks.intent]\nchoices = ["billing", "other"]'
 # Review
 
 
-def test_review_by_keyboard(start, page):
-    one = start("[label]\noverlap = 2")
-    for name, answer in (("ann", "yes"), ("bob", "no")):
+def open_dispute(page, one: Studio, *answers: str) -> None:
+    for name, answer in zip(("ann", "bob"), answers, strict=True):
         one.answer(name, one.examples[0], answer)
     page.goto(f"{one.url}/tasks/answer/review")
     page.wait_for_selector("#review[data-ready]")
+
+
+def test_review_by_keyboard(start, page):
+    one = start("[label]\noverlap = 2")
+    open_dispute(page, one, "yes", "no")
     press(page, "Control+Enter")
     assert "No answer is chosen" in page.inner_text("#status")
     press(page, "2", "e")
@@ -437,10 +439,7 @@ def test_review_by_keyboard(start, page):
 
 def test_a_blind_reviewer_writes_first_and_keeps_it_when_asking(start, page):
     one = start('[label]\noverlap = 2\nblind_review = true\nchoices = ["x", "y", "z"]')
-    for name, answer in (("ann", "x"), ("bob", "y")):
-        one.answer(name, one.examples[0], answer)
-    page.goto(f"{one.url}/tasks/answer/review")
-    page.wait_for_selector("#review[data-ready]")
+    open_dispute(page, one, "x", "y")
     assert page.locator(".given").count() == 0
     press(page, "3", "Escape", "v")
     page.wait_for_selector(".given")
@@ -451,6 +450,47 @@ def test_a_blind_reviewer_writes_first_and_keeps_it_when_asking(start, page):
     with one.store.reading() as connection:
         [kept] = read_resolutions(connection, task="answer")
     assert kept.answer == "z"
+
+
+# On a phone
+
+
+@pytest.mark.parametrize("size", [(390, 844), (360, 740)])
+def test_a_short_item_needs_no_scrolling_on_a_phone(start, browser, size):
+    width, height = size
+    item = said("Where is my order? It was due on Monday.", "It comes tomorrow.")
+    one = start(every_kind(), examples=[item])
+    shape = {"viewport": {"width": width, "height": height}, "has_touch": True}
+    with browser_page(browser, **shape) as page:
+        for task in ("write", "edit", "choose", "rate", "spans", "accept"):
+            open_label(page, one, task)
+            ends = "#answer textarea, #answer .choices, #answer .scale, #answer .span-labels"
+            for part in page.locator(f"section[aria-label=Example], {ends}").all():
+                box = page.locator("#submit").bounding_box()
+                place = part.bounding_box()
+                assert place["y"] >= 0, task
+                assert place["y"] + place["height"] <= box["y"], task
+                assert box["y"] + box["height"] <= height, task
+            assert page.evaluate("scrollY") == 0
+
+
+def test_spans_by_touch(start, browser):
+    toml = '[label]\nkind = "spans"\nchoices = ["person", "place"]'
+    one = start(toml, examples=[said("Ana Lovric lives in Lyon", "Hello Ana")])
+    with browser_page(browser, has_touch=True, viewport={"width": 390, "height": 844}) as page:
+        open_label(page, one)
+        assert "Tap a word" in page.inner_text("#marked-help")
+        for word in ("lives", "in", "Ana", "Lovric"):  # The third tap begins anew.
+            page.tap(f".marked >> text=/^{word}$/")
+        page.tap("button.span-label >> text=person")
+        page.tap(".marked >> text=/^Lyon$/")
+        page.tap("button.span-label >> text=place")
+        page.tap("#submit")
+        finish(page)
+    assert json.loads(answers(one)[0]) == [
+        {"start": 0, "end": 10, "label": "person"},
+        {"start": 20, "end": 24, "label": "place"},
+    ]
 
 
 # For everybody: names, contrast, small screens
@@ -520,6 +560,13 @@ def everything(tmp_path_factory):
     ):
         for name, answer in zip(("A person with a name of some length", "bob"), pair, strict=True):
             one.answer(name, items[0], answer, task=task, seconds=4)
+    url = f"https://{'long-' * 11}name.example.org/{'hook/' * 20}"
+    webhook = make_webhook(one.store, url, EVENTS, actor="test")
+    for fault, next_at in (("answered 500", NOW.isoformat()), ("f" * 200, None)):
+        send_test(one.store, webhook.id)
+        with one.store.writing() as connection:
+            *_, newest = read_deliveries(connection, webhook.id, limit=9)
+            keep_delivery(connection, newest, fault=fault, next_at=next_at)
     yield one
     one.close()
 
@@ -529,7 +576,9 @@ def pages_of(one: Studio) -> list[str]:
     review = [f"/tasks/{kind}/review" for kind in ("write", "choose", "spans")]
     names = ("overview", "agreement", "browse", "exchange", "guidelines", "guidelines/edit")
     names += ("guidelines/1",)
-    others = ["/", "/people", "/artefacts", "/account", "/nothing"]
+    others = ["/", "/people", "/webhooks", "/artefacts", "/account", "/nothing"]
+    with one.store.reading() as connection:
+        others += [f"/webhooks/{webhook.id}" for webhook in read_webhooks(connection)]
     return label + review + [f"/tasks/choose/{name}" for name in names] + others
 
 
@@ -537,7 +586,8 @@ def pages_of(one: Studio) -> list[str]:
 def test_every_page_can_be_read_and_its_controls_have_names(everything, browser, scheme):
     with browser_page(browser, color_scheme=scheme) as page:
         for path in pages_of(everything):
-            page.goto(everything.url + path)
+            answer = page.goto(everything.url + path)
+            assert answer.status < 500, path
             page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
             assert page.evaluate(UNNAMED) == [], path
             assert page.evaluate(TOO_FAINT) == [], path

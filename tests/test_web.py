@@ -18,12 +18,12 @@ from sqlalchemy import event
 
 from burnish.files import replaced_folder
 from burnish.hashing import content_hash
+from burnish.label.guidelines import guideline_history
 from burnish.project import init_project, seal_artefact
 from burnish.store.answers import read_resolutions
 from burnish.store.findings import read_exclusions
-from burnish.store.guidelines import read_guidelines
 from burnish.types import Conversation, Example, Message
-from studios import PASSWORD, Studio, csrf_of, example
+from studios import PASSWORD, Studio, csrf_of, example, starting
 
 PEOPLE = {"ada": "admin", "eve": "reviewer", "ann": "annotator", "bob": "annotator"}
 
@@ -43,23 +43,15 @@ PAGES = {
     "/tasks/answer/guidelines/edit": "admin",
     "/people": "admin",
     "/people/ann": "admin",
+    "/webhooks": "admin",
 }
 ROLES = ("annotator", "reviewer", "admin")
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts studios and stops them at the end."""
-    with contextlib.ExitStack() as stack:
-
-        def start_one(toml: str = "", *, examples=5, **settings) -> Studio:
-            if isinstance(examples, int):
-                examples = [example(n) for n in range(examples)]
-            one = Studio(tmp_path / "project", toml, examples=examples, **settings)
-            stack.callback(one.close)
-            return one
-
-        yield start_one
+    with starting(tmp_path / "project", examples=5) as start:
+        yield start
 
 
 def answer_for(example_id: str, client_id: str, annotator: str, **fields) -> dict:
@@ -143,6 +135,10 @@ FORMS = {
     "/people/ann/remove": {},
     "/people/ann/tokens": {"token_name": "t"},
     "/people/ann/tokens/remove": {"token_name": "t"},
+    "/webhooks": {"url": "https://example.org/", "events": "annotation.created"},
+    "/webhooks/nothing/test": {},
+    "/webhooks/nothing/retry": {},
+    "/webhooks/nothing/remove": {},
     "/tasks/answer/bulk": {"action": "exclude", "ids": "x", "reason": "r", "confirmed": "1"},
     "/tasks/answer/import": {},
     "/sign-out": {},
@@ -173,7 +169,7 @@ def test_what_a_role_may_not_do_is_refused_with_the_token_too(start):
         with one.client(name) as client:
             token = csrf_of(client)
             for path, form in FORMS.items():
-                barred = path.startswith("/people") or path in admin
+                barred = path.startswith(("/people", "/webhooks")) or path in admin
                 barred = barred or (name == "ann" and re.search("review|bulk", path))
                 if barred:
                     assert client.post(path, data={**form, "csrf": token}).status_code == 403, path
@@ -377,8 +373,9 @@ def test_guidelines_are_markdown_and_kept_by_version(start):
         assert client.post("/tasks/answer/label", json=sent).status_code == 201
     assert one.annotations()[0].guideline_version == version
     assert version == content_hash("# Rules\n\nBe **kind**.\n")
-    with one.store.reading() as connection:
-        assert read_guidelines(connection, version).startswith("# Rules")
+    [kept] = guideline_history(one.store, one.tasks["answer"])
+    assert (kept.version, kept.annotations) == (version, 1)
+    assert kept.text.startswith("# Rules")
 
 
 def test_an_admin_edits_the_guidelines_and_everybody_sees_what_changed(start):
@@ -405,6 +402,33 @@ def test_an_admin_edits_the_guidelines_and_everybody_sees_what_changed(start):
         shown = client.get("/tasks/answer/guidelines/2").text
         assert "".join(re.findall(r"<ins>(.*?)</ins>", shown)).strip() == "brief &amp;"
         assert client.get("/tasks/answer/guidelines/3").status_code == 404
+
+
+@pytest.mark.parametrize("broken", [None, b"\xff\xfe no UTF-8"])
+def test_without_readable_guidelines_people_label_and_an_admin_writes_them(start, broken):
+    one = start(people=PEOPLE)
+    file = one.project.root / "guidelines.md"
+    file.unlink() if broken is None else file.write_bytes(broken)
+    with one.client("ann") as client:
+        for page in ("label", "guidelines"):
+            answer = client.get(f"/tasks/answer/{page}")
+            assert answer.status_code == 200
+            assert "no guidelines that can be read" in answer.text
+            assert "guidelines/edit" not in answer.text
+        html = client.get("/tasks/answer/label").text
+        sent = answer_for(example_on(html), "1", "ann")
+        token = {"X-CSRF-Token": csrf_of(client)}
+        assert client.post("/tasks/answer/label", json=sent, headers=token).status_code == 201
+    with one.client("ada") as client:
+        html = client.get("/tasks/answer/guidelines/edit").text
+        assert "the guidelines cannot be read" in html
+        before = re.search(r'name="instead_of" value="([^"]*)"', html)[1]
+        form = {"text": "Be kind.", "instead_of": before, "csrf": csrf_of(client)}
+        assert client.post("/tasks/answer/guidelines/edit", data=form).status_code == 303
+        assert "Be kind." in client.get("/tasks/answer/label").text
+        # A second admin began with none as well: what the first wrote stays.
+        assert client.post("/tasks/answer/guidelines/edit", data=form).status_code == 422
+    assert file.read_text() == "Be kind."
 
 
 # Review
@@ -435,6 +459,23 @@ def test_a_reviewer_decides(start, form, decided):
     with one.store.reading() as connection:
         [kept] = read_resolutions(connection, task="answer")
     assert (kept.answer, kept.resolved_by) == (decided, "eve")
+
+
+def test_any_example_is_looked_at_and_decided_by_its_id(start):
+    one = start(people=PEOPLE)
+    item = one.examples[2]
+    one.answer("ann", item, "yes")
+    with one.client("eve") as client:
+        assert "Nothing to review" in client.get("/tasks/answer/review").text
+        page = client.get(f"/tasks/answer/review?example={item.id}").text
+        assert item.conversation.messages[0].content in page
+        assert 'data-answer="yes"' in page
+        assert client.get("/tasks/answer/review?example=none").status_code == 404
+        form = {"example_id": item.id, "action": "decide", "answer": "no", "csrf": csrf_of(client)}
+        assert client.post("/tasks/answer/review", data=form).status_code == 303
+    with one.store.reading() as connection:
+        [kept] = read_resolutions(connection, task="answer")
+    assert (kept.example_id, kept.answer) == (item.id, "no")
 
 
 def test_a_reviewer_excludes_with_a_reason_or_goes_on(start):
@@ -522,6 +563,28 @@ def test_a_bulk_action_says_how_many_and_asks_first(start):
         assert set(read_exclusions(connection)) == {e.id for e in one.examples[:2]}
 
 
+def test_a_slip_of_two_keys_excludes_nothing_and_what_is_excluded_comes_back(start):
+    one = start(examples=30)
+    slip = {"action": "exclude", "all_found": "true", "reason": " "}
+    with one.client() as client:
+        question = client.post("/tasks/answer/bulk", data=slip).text
+        assert "Exclude all 30 examples?" in question
+        assert re.search(r'name="reason" required', question)
+        assert client.post("/tasks/answer/bulk", data={**slip, "confirmed": "1"}).is_client_error
+        sure = {**slip, "reason": "old", "confirmed": "1"}
+        assert "30 excluded." in client.post("/tasks/answer/bulk", data=sure).text
+        for page in ("label", "overview"):
+            assert "Every example is excluded" in client.get(f"/tasks/answer/{page}").text
+        found = client.get("/tasks/answer/browse?status=excluded").text
+        assert re.search(r'value="include"[^>]* checked', found)
+        back = {"action": "include", "all_found": "true", "filters": "status=excluded"}
+        assert "Include 30 examples again?" in client.post("/tasks/answer/bulk", data=back).text
+        done = client.post("/tasks/answer/bulk", data={**back, "confirmed": "1"}).text
+        assert "30 take part again." in done
+        assert "question 0" in client.get("/tasks/answer/label").text
+        assert "excluded" not in client.get("/tasks/answer/overview").text
+
+
 def test_labels_go_out_and_come_back(start, tmp_path):
     one = start()
     for item in one.examples[:3]:
@@ -537,8 +600,9 @@ def test_labels_go_out_and_come_back(start, tmp_path):
             back = client.post("/tasks/answer/import", files=sent)
             assert "0 added, 3 known already" in back.text, address
         wrong = client.post("/tasks/answer/import", files={"file": ("a.jsonl", b"{broken")})
-        assert wrong.status_code == 200
-        assert "refused 1" in wrong.text
+        assert wrong.status_code == 422
+        assert "a.jsonl: nothing in it fits" in wrong.text
+        assert "broken JSON" in wrong.text
         unknown = client.post("/tasks/answer/import", files={"file": ("../../x.exe", b"MZ")})
         assert unknown.status_code == 422
 
@@ -552,7 +616,26 @@ def test_an_admin_adds_somebody_changes_and_removes_them(start):
         token = {"csrf": csrf_of(client)}
         form = {"name": "zoe", "password": PASSWORD, "role": "annotator", **token}
         assert client.post("/people", data=form).status_code == 303
-        assert client.post("/people", data=form).status_code == 422
+        refused = client.post("/people", data={**form, "role": "reviewer"})
+        assert refused.status_code == 422
+        # The form stays, with what was filled in and what is wrong; the password does not.
+        assert 'role="alert"' in refused.text
+        assert 'name="name" value="zoe"' in refused.text
+        assert "<option selected>reviewer" in refused.text
+        assert PASSWORD not in refused.text
+        hook = {"url": "https://", "events": "example.resolved", **token}
+        refused = client.post("/webhooks", data=hook)
+        assert refused.status_code == 422
+        assert 'value="https://"' in refused.text
+        assert 'value="example.resolved" checked' in refused.text
+        for path, sent in (
+            ("/people/zoe/password", {"password": "short"}),
+            ("/people/zoe/tokens", {"token_name": " "}),
+            ("/account", {"old": "wrong", "new": PASSWORD}),
+        ):
+            refused = client.post(path, data={**sent, **token})
+            assert (refused.status_code, 'role="alert"' in refused.text) == (422, True), path
+            assert f'action="{path}"' in refused.text
         with one.client("zoe") as zoe:
             assert zoe.get("/people").status_code == 403
             client.post("/people/zoe/role", data={"role": "admin", **token})
@@ -674,6 +757,7 @@ def test_the_command_serves_and_stops(tmp_path):
         url = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
         assert "Tasks" in httpx.get(url, timeout=60).text
         process.send_signal(2)
-        _, errors = process.communicate(timeout=60)
-    assert "Traceback" not in errors
+        told, errors = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, "Studio stopped.\n")
+    assert errors == ""
     assert (tmp_path / "burnish.db").exists()

@@ -12,9 +12,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+import httpx
 import pytest
 from sqlalchemy import select
 
@@ -27,6 +29,7 @@ from burnish.label.webhooks import (
     announce,
     make_webhook,
     send_due,
+    send_test,
     sending_webhooks,
     signature,
 )
@@ -34,9 +37,19 @@ from burnish.store import Store, open_store
 from burnish.store.examples import add_examples
 from burnish.store.log import read_log, verify_log
 from burnish.store.tables import deliveries
-from burnish.store.webhooks import claim_deliveries, count_deliveries, remove_webhook
+from burnish.store.webhooks import (
+    Undelivered,
+    claim_deliveries,
+    count_deliveries,
+    keep_delivery,
+    read_deliveries,
+    read_webhooks,
+    remove_webhook,
+    retry_deliveries,
+)
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example, Message
+from studios import Studio, browser_page, chromium, press, sign_in
 
 NOW = datetime.now(UTC)
 
@@ -207,7 +220,7 @@ def test_what_did_not_happen_is_not_told(store, receiver):
 
 @pytest.mark.parametrize("status", [500, 404, 302])
 def test_a_receiver_that_fails_is_tried_again_with_the_same_id_ever_later(quick, receiver, status):
-    make_webhook(quick, receiver.url, ["annotation.created"], actor="test")
+    webhook = make_webhook(quick, receiver.url, ["annotation.created"], actor="test")
     tell(quick)
     receiver.status = status
     now = datetime.now(UTC) + timedelta(seconds=1)
@@ -222,11 +235,50 @@ def test_a_receiver_that_fails_is_tried_again_with_the_same_id_ever_later(quick,
         assert len(receiver.received) == tries  # a redirection is not followed
     assert len({one.headers["webhook-id"] for one in receiver.received}) == 1
     assert len({one.headers["webhook-signature"] for one in receiver.received}) == tries
-    assert waiting(quick) == 0
+    assert send_due(quick, HERE, now=now + timedelta(days=30)) == 0
     with quick.reading() as connection:
         newest = read_log(connection, 1)[0]
+        [kept] = read_deliveries(connection, webhook.id, limit=9)
+        assert count_deliveries(connection) == {webhook.id: Undelivered(given_up=1)}
     assert newest["action"] == "give up delivery"
     assert json.loads(newest["payload"]["body"])["type"] == "annotation.created"
+    assert (kept.attempts, kept.next_at, kept.fault) == (tries, None, f"answered {status}")
+
+
+def test_what_was_given_up_is_sent_again_when_somebody_says_so(store, receiver):
+    webhook = make_webhook(store, receiver.url, ["annotation.created"], actor="test")
+    other = make_webhook(store, receiver.url, ["annotation.created"], actor="test")
+    tell(store)
+    receiver.status = 500
+    now = NOW + timedelta(seconds=60)
+    while send_due(store, HERE, now=now):
+        now += timedelta(days=2)
+    with store.reading() as connection:
+        gone = {webhook.id: Undelivered(given_up=1), other.id: Undelivered(given_up=1)}
+        assert count_deliveries(connection) == gone
+    receiver.status = 204
+    receiver.received.clear()
+    with store.writing() as connection:
+        again = now.isoformat(timespec="milliseconds")
+        assert retry_deliveries(connection, webhook.id, now=again) == 1
+    assert send_due(store, HERE, now=now) == 1
+    assert len(receiver.received) == 1
+    with store.reading() as connection:
+        assert count_deliveries(connection) == {other.id: Undelivered(given_up=1)}
+
+
+def test_a_test_event_goes_to_one_webhook_whatever_it_asked_for(store, receiver):
+    webhook = make_webhook(store, receiver.url, ["labels.exported"], actor="test")
+    make_webhook(store, receiver.url, ["annotation.created"], actor="test")
+    assert send_test(store, webhook.id)
+    assert not send_test(store, "nothing")
+    assert send_due(store, HERE, now=NOW + timedelta(seconds=60)) == 1
+    [one] = receiver.received
+    told = json.loads(one.body)
+    assert (told["type"], told["data"]) == ("webhook.test", {})
+    at = int(one.headers["webhook-timestamp"])
+    signed = signature(webhook.secret, one.headers["webhook-id"], at, one.body)
+    assert one.headers["webhook-signature"] == signed
 
 
 def test_what_a_killed_process_had_taken_is_sent_by_another(store, receiver):
@@ -266,7 +318,8 @@ def test_a_dead_receiver_does_not_hold_up_the_others(store, receiver):
     assert send_due(store, HERE, now=NOW + timedelta(seconds=60)) == 15
     assert [json.loads(one.body)["data"]["text"] for one in receiver.received] == list("01234")
     with store.reading() as connection:
-        assert count_deliveries(connection, dead.id) == 5
+        assert count_deliveries(connection)[dead.id] == Undelivered(waiting=5)
+        assert len({d.fault for d in read_deliveries(connection, dead.id, limit=9)}) == 1
     with store.writing() as connection:
         assert remove_webhook(connection, dead.id, actor="test")
         assert not remove_webhook(connection, dead.id, actor="test")
@@ -287,20 +340,25 @@ def test_a_dead_receiver_does_not_hold_up_the_others(store, receiver):
     ],
 )
 def test_nothing_is_sent_where_a_clouds_credentials_are(quick, host, network, caplog):
-    make_webhook(quick, f"http://{host}:9/latest", ["annotation.created"], actor="test")
+    make = partial(make_webhook, quick, f"http://{host}:9/latest", ["annotation.created"])
+    with pytest.raises(InputError, match="may give away this machine's credentials"):
+        make(actor="test")
+    # Kept while it was allowed.
+    make(actor="test", config=WebhookConfig(allow=(network,)))
     tell(quick)
     assert send_due(quick, HERE, now=NOW + timedelta(seconds=60)) == 1
     assert "may give away this machine's credentials" in caplog.text
     assert waiting(quick) == 1
-    WebhookConfig(allow=(network,))
     with pytest.raises(ConfigError, match="allow"):
         WebhookConfig(allow=("169.254.1.1/8",))
 
 
 def test_a_network_that_was_allowed_is_tried(quick, caplog):
-    make_webhook(quick, "http://0.0.0.0:9/", ["annotation.created"], actor="test")
+    allowed = WebhookConfig(allow=("0.0.0.0/32",))
+    url = "http://0.0.0.0:9/"
+    make_webhook(quick, url, ["annotation.created"], actor="test", config=allowed)
     tell(quick)
-    send_due(quick, WebhookConfig(allow=("0.0.0.0/32",)), now=NOW + timedelta(seconds=60))
+    send_due(quick, allowed, now=NOW + timedelta(seconds=60))
     assert "credentials" not in caplog.text
     assert "Connection refused" in caplog.text
 
@@ -324,6 +382,13 @@ def test_odd_addresses_are_refused_when_they_are_given(quick, url):
         make_webhook(quick, "https://example.org/", [], actor="test")
 
 
+def test_a_name_is_looked_up_when_something_is_sent(quick, caplog):
+    make_webhook(quick, "http://no-such-host.invalid/", ["annotation.created"], actor="test")
+    tell(quick)
+    send_due(quick, HERE, now=NOW + timedelta(seconds=60))
+    assert "is not known" in caplog.text
+
+
 def test_a_thread_sends_while_the_studio_runs(store, receiver):
     make_webhook(store, receiver.url, ["annotation.created"], actor="test")
     arrived = threading.Event()
@@ -338,3 +403,91 @@ def test_a_thread_sends_while_the_studio_runs(store, receiver):
     assert sorted(int(json.loads(r.body)["data"]["text"]) for r in receiver.received) == [
         *range(25)
     ]
+
+
+# Over the API and in the studio
+
+
+def test_webhooks_over_the_api(tmp_path, receiver):
+    one = Studio(tmp_path / "project")
+    receiver.status = 500
+    try:
+        with httpx.Client(base_url=f"{one.url}/api/v1", timeout=60) as client:
+            new = {"url": receiver.url, "events": ["labels.exported"]}
+            made = client.post("/webhooks", json=new).json()
+            mine = f"/webhooks/{made['id']}"
+            guarded = client.post("/webhooks", json=new | {"url": "http://169.254.169.254/"})
+            assert (guarded.status_code, "credentials" in guarded.text) == (422, True)
+            assert client.post(f"{mine}/test").status_code == 204
+            send_due(one.store, HERE, now=datetime.now(UTC) + timedelta(seconds=1))
+            [listed] = client.get("/webhooks").json()
+            assert (listed["waiting"], listed["given_up"]) == (1, 0)
+            assert "secret" not in listed
+            [kept] = client.get(f"{mine}/deliveries").json()
+            assert kept["event"]["type"] == "webhook.test"
+            assert (kept["attempts"], kept["fault"]) == (1, "answered 500")
+            assert made["secret"] not in str(kept)
+            receiver.status = 204
+            assert client.post(f"{mine}/retry").json() == {"count": 1}
+            send_due(one.store, HERE, now=datetime.now(UTC) + timedelta(seconds=1))
+            assert client.get(f"{mine}/deliveries").json() == []
+            assert client.delete(mine).status_code == 204
+            for gone in ("test", "retry"):
+                assert client.post(f"{mine}/{gone}").status_code == 404
+            assert client.get(f"{mine}/deliveries").status_code == 404
+    finally:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+def test_an_admin_sees_to_webhooks_by_keyboard(tmp_path, browser, receiver):
+    one = Studio(tmp_path / "project", people={"ada": "admin"})
+    receiver.status = 500
+
+    def send() -> None:
+        assert send_due(one.store, HERE, now=datetime.now(UTC) + timedelta(seconds=1)) == 1
+        press(page, "l")
+
+    try:
+        with browser_page(browser) as page:
+            sign_in(page, one, "ada")
+            press(page, "Shift+W")
+            page.wait_for_url("**/webhooks")
+            press(page, "a")
+            page.keyboard.type(receiver.url)
+            press(page, "Tab", "Space", "Tab", "Tab", "Space", "Enter")
+            page.wait_for_selector("[role=status] .token")
+            secret = page.inner_text(".token")
+            with one.store.reading() as connection:
+                [webhook] = read_webhooks(connection)
+            assert (webhook.url, webhook.secret) == (receiver.url, secret)
+            assert webhook.events == ("annotation.created", "example.resolved")
+            press(page, "b")
+            page.wait_for_selector("h2:has-text('Add an address')")
+            press(page, "1")
+            page.wait_for_url(f"**/webhooks/{webhook.id}")
+            assert secret not in page.content()
+            press(page, "t")
+            page.wait_for_selector("text=webhook.test")
+            send()
+            page.wait_for_selector("text=answered 500")
+            with one.store.writing() as connection:
+                [kept] = read_deliveries(connection, webhook.id, limit=9)
+                keep_delivery(connection, kept, fault="no such host", next_at=None)
+            press(page, "l")
+            page.wait_for_selector("td:has-text('given up')")
+            receiver.status = 204
+            press(page, "r")
+            page.wait_for_selector("text=1 waiting to be tried again")
+            send()
+            page.wait_for_selector("text=Everything has arrived.")
+            press(page, "x", "Enter")
+            page.wait_for_url("**/webhooks")
+            assert page.locator("table").count() == 0
+    finally:
+        one.close()

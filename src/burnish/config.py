@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
+import math
 import tomllib
 import types
 import typing
@@ -160,9 +161,10 @@ def _coerce_union(value: Any, args: tuple[Any, ...]) -> Any:
 def _coerce_plain(value: Any, hint: Any) -> Any:
     # bool is an int in Python; `epochs = true` is a mistake all the same.
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is float and is_number:
+    # TOML knows nan, which passes every check of a range, and inf.
+    if hint is float and is_number and math.isfinite(value):
         return float(value)
-    if hint is int and is_number and float(value).is_integer():
+    if hint is int and is_number and math.isfinite(value) and float(value).is_integer():
         return int(value)
     if hint is bool and isinstance(value, bool):
         return value

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from burnish.units import duration, size
+
 if TYPE_CHECKING:
     from burnish.label.agreement import Agreement, Estimate
     from burnish.nn.preflight import Preflight
@@ -103,25 +105,6 @@ def _cost(seconds: float, price_per_hour: float | None) -> str:
     if price_per_hour is None:
         return "unknown; give --price-per-hour P for an estimate"
     return f"{seconds / 3600 * price_per_hour:.2f} at {price_per_hour:g} an hour"
-
-
-def size(count: float) -> str:
-    """Bytes in a unit that reads well."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `12 s`, `3 min 20 s` or `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.0f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def agreement_facts(agreement: Agreement) -> dict[str, str]:

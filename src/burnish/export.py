@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM
 from burnish.chat import render_prompt
 from burnish.errors import ConfigError, InputError, ModelError
 from burnish.files import replaced_folder
+from burnish.nn.bases import resolve_model
 from burnish.nn.models import (
     QUANTISATION_FILE,
     LoadedModel,
     load_model,
-    resolve_model,
     save_words_side,
 )
 from burnish.nn.quantised import dequantise

@@ -19,7 +19,10 @@ def progress(items: Iterable[T], what: str, *, unit: str, total: int | None = No
 
 @contextmanager
 def progress_bar(what: str, *, unit: str, total: int | None, initial: int = 0) -> Iterator[Any]:
-    """A bar to `update(n)` by hand; `set_postfix_str` shows figures beside it."""
+    """A bar to `update(n)` by hand; `set_postfix_str` shows figures beside it.
+
+    With `refresh=False`, that is: else it draws the bar at once, and short work is not silent.
+    """
     with tqdm(desc=what, total=total, unit=unit, initial=initial, **_STYLE) as bar:
         yield bar
 

@@ -22,14 +22,29 @@ from pathlib import Path
 from typing import Any
 
 from burnish import __version__
-from burnish.config import read_toml
-from burnish.errors import ProjectError
+from burnish.config import did_you_mean, read_toml
+from burnish.errors import ConfigError, ProjectError
 from burnish.files import replaced_file
 from burnish.hashing import canonical_json, content_hash, file_hash
 from burnish.types import ArtefactKind
 
 PROJECT_FILE = "burnish.toml"
 MANIFEST = "manifest.json"
+TABLES = (
+    "project",
+    "label",
+    "tasks",
+    "webhooks",
+    "collect",
+    "audit",
+    "snapshot",
+    "pretrain",
+    "tune",
+    "evaluate",
+    "serve",
+)
+"""The tables of burnish.toml: the project's own, those of labelling, and one for each stage."""
+_OF_PROJECT = ("name", "store")
 
 _TEMPLATE = """\
 # A Burnish project. Settings of a stage stand under its name; `burnish STAGE --help` lists them.
@@ -171,10 +186,10 @@ def init_project(root: Path) -> Project:
         raise ProjectError(
             "is a project already", where=str(root), do="choose another folder, or just go on"
         )
-    root.mkdir(parents=True, exist_ok=True)
     if not (root / "guidelines.md").exists():
-        (root / "guidelines.md").write_text(_GUIDELINES, encoding="utf-8")
-    name = root.absolute().name.replace("\\", "").replace('"', "")
+        with replaced_file(root / "guidelines.md") as temporary:
+            temporary.write_text(_GUIDELINES, encoding="utf-8")
+    name = "".join(c for c in root.absolute().name if c.isprintable() and c not in '"\\')
     # burnish.toml makes the folder a project, so it comes last.
     with replaced_file(root / PROJECT_FILE) as temporary:
         temporary.write_text(_TEMPLATE.format(name=name), encoding="utf-8")
@@ -182,8 +197,27 @@ def init_project(root: Path) -> Project:
 
 
 def open_project(root: Path) -> Project:
-    """Open the project in exactly this folder."""
-    return Project(root, read_toml(root / PROJECT_FILE))
+    """Open the project in exactly this folder.
+
+    Raises:
+        ConfigError: burnish.toml holds a table, or `[project]` a setting, that nothing reads.
+    """
+    project = Project(root, read_toml(root / PROJECT_FILE))
+    faults = [
+        f"there is no table [{name}]{did_you_mean(name, TABLES)}"
+        for name in project.settings
+        if name not in TABLES
+    ]
+    faults += [
+        f"[project] has no setting {name!r}{did_you_mean(name, _OF_PROJECT)}"
+        for name in project.table("project")
+        if name not in _OF_PROJECT
+    ]
+    if faults:
+        raise ConfigError(
+            "\n    ".join(faults), where=str(root / PROJECT_FILE), do="mend each line above"
+        )
+    return project
 
 
 def find_project(start: Path | None = None) -> Project | None:

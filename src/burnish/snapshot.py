@@ -22,7 +22,6 @@ from pyarrow import parquet
 
 from burnish.errors import ConfigError, InputError, ProjectError
 from burnish.files import replaced_folder
-from burnish.hashing import canonical_json
 from burnish.progress import progress
 from burnish.project import Project, seal_artefact
 from burnish.records.fingerprint import prompt_fingerprint
@@ -251,7 +250,7 @@ def _row(answered: Answered) -> dict[str, Any]:
         "source": example.source,
         "licence": example.licence,
         "consent": example.consent,
-        "metadata": canonical_json(dict(example.metadata)),
+        "metadata": example.canonical_metadata,
         "subject_ids": list(example.subject_ids),
         "annotation_ids": [a.client_id for a in annotations],
         "annotators": [a.annotator for a in annotations],

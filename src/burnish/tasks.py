@@ -71,6 +71,9 @@ class Task:
         faults = []
         if not _NAME.fullmatch(self.name):
             faults.append(f"a task's name is 1 to 64 letters, digits, _ and -, not {self.name!r}")
+        path = self.guidelines
+        if not path.parts or path.is_absolute() or ".." in path.parts:
+            faults.append(f"guidelines = {str(path)!r}: must be a file in the project folder")
         if self.overlap < 1:
             faults.append(f"overlap = {self.overlap}: must be 1 or more")
         if self.lease_seconds <= 0:

@@ -202,6 +202,11 @@ class Example:
     """The example this one is an edit of; an edit is a new example."""
 
     @cached_property
+    def canonical_metadata(self) -> str:
+        """Canonical JSON of the metadata, kept: it is checked, stored and written out."""
+        return canonical_json(dict(self.metadata))
+
+    @cached_property
     def id(self) -> str:
         """Content hash (32 hex digits) of what was received and from where.
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from burnish.cli.settings import opened_project, resolve_reference
+from burnish.cli.settings import Number, opened_project, resolve_reference
 from burnish.console import print_facts
 from burnish.errors import ConfigError, UserError
+from burnish.label.destination import check_destination, is_device
 from burnish.label.drafts import Writer, make_drafts
 from burnish.label.endpoint import Endpoint, endpoint_writer
 from burnish.label.model_order import Score, order_by_model
@@ -48,7 +49,7 @@ _ACTOR = "order"
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(0, 2),
+    type=Number(0, 2),
     default=0.0,
     show_default=True,
     help="0 is greedy.",
@@ -76,19 +77,18 @@ def draft(
         if endpoint is not None:
             key = _api_key(api_key_env)
             asked = Endpoint(endpoint, model, key, max_tokens, temperature, seed)
-            name, write = model, endpoint_writer(asked)
+            name, write = model, endpoint_writer(asked, _say_wait)
         else:
+            loaded = _load(model)
             from burnish.nn.generate import Sampling
-            from burnish.nn.models import load_model
 
-            loaded = load_model(resolve_reference(model))
             sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
             name, write = loaded.identity, model_writer(loaded, sampling, as_chat=as_chat)
         if temperature:
             name += f" (temperature {temperature:g}, seed {seed})"
         result = make_drafts(store, task, write, name, now=datetime.now(UTC), limit=limit)
     facts = {"drafts": f"{result.added:,} added"}
-    facts |= {f"refused {count:,}": reason for reason, count in result.refused.items()}
+    facts |= {f"refused: {reason}": f"{count:,}" for reason, count in result.refused.items()}
     print_facts(name, facts)
     if result.refused and endpoint is None and not as_chat:
         click.echo("→ --chat asks for rows that are raw prompts in the model's chat template")
@@ -125,14 +125,12 @@ def order(by: str, model: str | None, task_name: str | None, as_chat: bool) -> N
                 count = order_by_diversity(store, task, _ACTOR)
                 click.echo(f"{count:,} examples ordered")
             case _:
-                from burnish.nn.models import load_model
-
                 assert model is not None
-                loaded = load_model(resolve_reference(model))
+                loaded = _load(model)
                 score = model_score(loaded, by, max_length=task.max_length, as_chat=as_chat)
                 result = order_by_model(store, task, score, _ACTOR)
                 facts = {"ordered": f"{result.ordered:,} examples, the highest {by} first"}
-                facts |= {f"unscored {n:,}": reason for reason, n in result.unscored.items()}
+                facts |= {f"unscored: {reason}": f"{n:,}" for reason, n in result.unscored.items()}
                 print_facts(loaded.identity, facts)
 
 
@@ -144,14 +142,15 @@ def order(by: str, model: str | None, task_name: str | None, as_chat: bool) -> N
 def pairs(out_: Path, task_name: str | None) -> None:
     """Write preference pairs for DPO: edited drafts over drafts, and who stands higher in ranks."""
     with opened_project() as (project, store):
+        check_destination(project, store, out_)
         count = export_preferences(store, find_task(project, task_name), out_)
-    click.echo(f"{count:,} preference pairs in {out_}")
+    click.echo(f"{count:,} preference pairs in {out_}", err=is_device(out_))
 
 
 def model_writer(loaded: LoadedModel, sampling: Sampling, *, as_chat: bool) -> Writer:
     """A Burnish model as a writer of drafts."""
     from burnish.chat import render_prompt
-    from burnish.nn.batch import answer_room
+    from burnish.nn.decoding import answer_room
     from burnish.nn.generate import generate
 
     def write(conversations: Sequence[Conversation]) -> list[str | UserError]:
@@ -184,6 +183,17 @@ def model_score(loaded: LoadedModel, by: str, *, max_length: int, as_chat: bool)
     return score
 
 
+def _load(name: str) -> LoadedModel:
+    """Open a base or checkpoint; a misspelt name is refused before torch is imported, in 7 s."""
+    from burnish.nn.bases import resolve_model
+
+    reference = resolve_reference(name)
+    resolve_model(reference)
+    from burnish.nn.models import load_model
+
+    return load_model(reference)
+
+
 def _in_form(conversations: Sequence[Conversation], *, as_chat: bool) -> list[Conversation]:
     """Raw prompts, alone or with an answer, as chats where asked for; plain texts stay raw."""
     if not as_chat:
@@ -193,6 +203,12 @@ def _in_form(conversations: Sequence[Conversation], *, as_chat: bool) -> list[Co
         Conversation(c.messages, c.tools) if has_prompt else c
         for c, has_prompt in zip(conversations, prompted, strict=True)
     ]
+
+
+def _say_wait(fault: str) -> None:
+    click.echo(
+        f"the endpoint does not answer yet ({fault}); asking again for half a minute", err=True
+    )
 
 
 def _api_key(variable: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -9,15 +10,23 @@ from typing import get_args
 import click
 
 from burnish.cli import drafts
-from burnish.cli.settings import opened_project, print_json
-from burnish.console import agreement_facts, duration, print_facts, print_rows, share
+from burnish.cli.settings import opened_project, print_json, settings_help
+from burnish.console import agreement_facts, print_facts, print_rows, share
+from burnish.label.agreement import Estimate
+from burnish.label.destination import check_destination, is_device
 from burnish.label.interchange import LabelFormat, export_labels, import_labels
 from burnish.label.label_errors import label_errors
-from burnish.label.quote import Amount, Quote
+from burnish.label.quote import Amount, Quote, status_and_quote
 from burnish.label.quote import quote as run_quote
 from burnish.label.resolve import resolve as run_resolve
-from burnish.label.status import LabelAgreement, LabelStatus, label_agreement, label_status
+from burnish.label.status import (
+    LabelAgreement,
+    LabelStatus,
+    VersionAgreement,
+    label_agreement,
+)
 from burnish.tasks import find_task
+from burnish.units import duration
 
 _FILE = click.Path(path_type=Path)
 _FORMATS = click.Choice(get_args(LabelFormat))
@@ -27,7 +36,15 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 _SHOWN = 60
 
 
-@click.group()
+_SETTINGS = settings_help(
+    "burnish.tasks",
+    "Task",
+    "Settings, under [label] in burnish.toml for every task, under [tasks.NAME] for one:",
+    but=("name",),
+)
+
+
+@click.group(epilog=_SETTINGS)
 def label() -> None:
     """Labels in and out, agreement, progress; people label in `burnish studio`."""
 
@@ -39,7 +56,9 @@ for command in drafts.COMMANDS:
 @label.command("import")
 @click.argument("file", type=_FILE)
 @click.option("--annotator", help="Who answered, where the rows do not say.")
-@click.option("--format", "format_", type=_FORMATS, help="Form of the file; told from its rows.")
+@click.option(
+    "--format", "format_", type=_FORMATS, help="Form of the file; by default told from its rows."
+)
 @_TASK
 def import_(
     file: Path, annotator: str | None, format_: LabelFormat | None, task_name: str | None
@@ -57,7 +76,7 @@ def import_(
     facts = {"annotations": f"{result.added:,} added, {result.known:,} known already"}
     if result.drafts or result.gold:
         facts["beside them"] = f"{result.drafts:,} drafts, {result.gold:,} gold answers"
-    facts |= {f"refused {count:,}": reason for reason, count in result.rejected.items()}
+    facts |= {f"refused: {reason}": f"{count:,}" for reason, count in result.rejected.items()}
     if result.rejects is not None:
         facts["kept in"] = str(result.rejects)
     print_facts(file.name, facts)
@@ -70,16 +89,15 @@ def import_(
     "--format",
     "format_",
     type=_FORMATS,
-    default="jsonl",
-    show_default=True,
-    help="Form of the file.",
+    help="Form of the file; by default its ending tells JSON lines from CSV.",
 )
 @_TASK
-def export(out_: Path, format_: LabelFormat, task_name: str | None) -> None:
+def export(out_: Path, format_: LabelFormat | None, task_name: str | None) -> None:
     """Write every annotation to a file that `label import` reads back."""
     with opened_project() as (project, store):
+        check_destination(project, store, out_)
         count = export_labels(store, out_, find_task(project, task_name), format=format_)
-    click.echo(f"{count:,} annotations in {out_}")
+    click.echo(f"{count:,} annotations in {out_}", err=is_device(out_))
 
 
 @label.command()
@@ -89,8 +107,9 @@ def status(task_name: str | None, as_json: bool) -> None:
     """Show how far the labelling is, who did what, and how far people agree."""
     with opened_project() as (project, store):
         task = find_task(project, task_name)
-        state, measured = label_status(store, task), label_agreement(store, task)
-    _print_status(state, measured)
+        (state, rest), measured = status_and_quote(store, task), label_agreement(store, task)
+    _print_status(state, rest)
+    _print_agreement(measured)
     if as_json:
         print_json(asdict(state) | {"agreement": asdict(measured)})
 
@@ -115,9 +134,24 @@ def resolve(task_name: str | None) -> None:
 def errors(limit: int, task_name: str | None, as_json: bool) -> None:
     """Show the answers that are probably wrong, the likeliest first."""
     with opened_project() as (project, store):
-        found = label_errors(store, find_task(project, task_name), limit=limit)
-    rows = [(e.example_id, f"{e.score:.2f}", _cut(e.answer), _cut(e.suggestion)) for e in found]
-    print_rows("answers to look at", ("example", "score", "answer", "likelier"), rows)
+        task = find_task(project, task_name)
+        found = label_errors(store, task, limit=limit)
+    rows = [
+        (
+            e.example_id,
+            f"{e.score:.2f}",
+            _cut(" ".join(e.text.split())),
+            _cut(e.answer),
+            _cut(e.suggestion),
+        )
+        for e in found
+    ]
+    if rows:
+        print_rows("answers to look at", ("example", "score", "text", "answer", "likelier"), rows)
+        page = f"/tasks/{task.name}/review?example=EXAMPLE"
+        click.echo(f"→ burnish studio, page {page}, shows what each person said and decides")
+    else:
+        click.echo("none found: no answer is in force yet that could be wrong")
     if as_json:
         print_json({"label_errors": [asdict(error) for error in found]})
 
@@ -135,17 +169,16 @@ def quote(price_per_hour: float | None, task_name: str | None, as_json: bool) ->
         print_json(asdict(found))
 
 
-def _print_status(state: LabelStatus, measured: LabelAgreement) -> None:
-    left = "unknown until somebody labels in the studio"
-    if state.seconds_left is not None:
-        left = f"{duration(state.seconds_left)} of a person's time"
+def _print_status(state: LabelStatus, rest: Quote) -> None:
+    left = f"unknown: {rest.notes[0]}" if rest.hours is None else _people_time(rest.hours)
     print_facts(
-        f"task {state.task}, {state.overlap} answers per example",
+        f"task {state.task}, {state.overlap} {_form('answer', state.overlap)} per example",
         {
             "examples": f"{state.complete:,} of {state.examples:,} complete, {state.begun:,} begun",
             "answers": f"{state.answers:,} given, {state.answers_left:,} to go",
             "disputed": f"{state.disputed:,} wait for a person",
             "resolved": f"{state.resolved:,}",
+            "excluded": f"{state.excluded:,}",
             "time left": left,
         },
     )
@@ -161,32 +194,80 @@ def _print_status(state: LabelStatus, measured: LabelAgreement) -> None:
         )
         for p in state.annotators
     ]
-    print_rows("annotators", columns, rows)
-    print_facts("agreement", agreement_facts(measured.agreement))
+    if rows:
+        print_rows("annotators", columns, rows)
+    else:
+        click.echo("nobody has labelled yet: burnish studio")
+
+
+def _print_agreement(measured: LabelAgreement) -> None:
+    if measured.agreement.examples:
+        print_facts("agreement", agreement_facts(measured.agreement))
+    else:
+        click.echo("agreement: no example has two answers yet")
+    _print_versions(measured.by_version)
+    if measured.annotators:
+        print_rows(
+            "annotators' answers beside the right ones",
+            ("annotator", "gold", "as resolved"),
+            [(p.annotator, share(p.gold), share(p.resolved)) for p in measured.annotators],
+        )
+
+
+def _print_versions(versions: Sequence[VersionAgreement]) -> None:
+    """Nothing where no version has examples to compare."""
+    if not versions:
+        return
+    measure = versions[0].measure.name
     print_rows(
-        "annotators' answers beside the right ones",
-        ("annotator", "gold", "as resolved"),
-        [(p.annotator, share(p.gold), share(p.resolved)) for p in measured.annotators],
+        "agreement by guideline version, each within the version",
+        ("version", "in force since", "examples", "annotators", measure, "percent", "change"),
+        [
+            (
+                v.version[:8] or "none",
+                v.since,
+                v.examples,
+                v.annotators,
+                _with_interval(v.measure.estimate),
+                _with_interval(v.percent),
+                _with_interval(v.change, "+.3f"),
+            )
+            for v in versions
+        ],
     )
 
 
+def _with_interval(estimate: Estimate | None, form: str = ".3f") -> str | None:
+    if estimate is None or estimate.value is None:
+        return None
+    text = format(estimate.value, form)
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} ({estimate.low:{form}} to {estimate.high:{form}})"
+
+
 def _print_quote(found: Quote) -> None:
+    disputes = round(found.disputes_left)
     facts = {
-        "to go": f"{found.answers_left:,} answers, about {found.disputes_left:,.0f} disputes",
+        "to go": f"{found.answers_left:,} {_form('answer', found.answers_left)}"
+        # Before there is a quote their share is a guess from next to nothing.
+        + (f", about {disputes:,} {_form('dispute', disputes)}" if found.hours else ""),
         "seconds per answer": _amount(found.seconds_per_answer),
         "seconds per dispute": _amount(found.seconds_per_dispute),
         "hours": _amount(found.hours),
         "money": _amount(found.cost),
     }
     print_facts(
-        f"task {found.task}, from {found.timed_answers:,} timed answers",
+        f"task {found.task}, from {found.timed_answers:,} timed "
+        f"{_form('answer', found.timed_answers)}",
         {name: value for name, value in facts.items() if value is not None},
     )
-    print_rows(
-        "annotators",
-        ("annotator", "timed answers", "seconds per answer"),
-        [(p.annotator, p.answers, f"{p.seconds_per_answer:.1f}") for p in found.annotators],
-    )
+    if found.annotators:
+        print_rows(
+            "annotators",
+            ("annotator", "timed answers", "seconds per answer"),
+            [(p.annotator, p.answers, f"{p.seconds_per_answer:.1f}") for p in found.annotators],
+        )
     for note in found.notes:
         click.echo(f"note: {note}")
 
@@ -195,6 +276,15 @@ def _amount(amount: Amount | None) -> str | None:
     if amount is None:
         return None
     return f"{amount.value:,.1f} (95 %: {amount.low:,.1f} to {amount.high:,.1f})"
+
+
+def _people_time(hours: Amount) -> str:
+    value, low, high = (duration(3600 * h) for h in (hours.value, hours.low, hours.high))
+    return f"{value} of people's time (95 %: {low} to {high})"
+
+
+def _form(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
 
 
 def _cut(text: str | None) -> str | None:

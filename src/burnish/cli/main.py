@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 2 the user's fault (one message), 1 ours (a traceback)."""
     try:
         burnish.main(args=arguments, prog_name="burnish", standalone_mode=False)
+        # What is still in the buffer meets a pipe without a reader here, not when Python ends.
+        sys.stdout.flush()
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except click.ClickException as error:
@@ -40,8 +43,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _say("stopped by Ctrl-C\n  → the same command goes on where it was")
         sys.exit(2)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output left (| head): nothing to say to anyone
-        sys.exit(0)
+        _leave_quietly()
+    except SystemExit as end:
+        # Click and rich, whose output nobody reads any more. (Uvicorn's failed start is 3.)
+        if end.code != 1:
+            raise
+        _leave_quietly()
     except UserError as error:
         _say(str(error))
         sys.exit(2)
@@ -57,6 +64,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             )
         )
         sys.exit(2)
+    sys.exit(0)
+
+
+def _leave_quietly() -> NoReturn:
+    """The reader of our output has left (| head): that is no failure, and nobody is to be told."""
+    # Else Python flushes what is left into the broken pipe when it ends, and says so.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(0)
 
 

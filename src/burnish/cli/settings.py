@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,14 +49,10 @@ def stage_config(
 
 def with_settings(module: str, class_name: str) -> Callable[[click.Command], click.Command]:
     """Add --set and --config to a command, and list its settings at the end of its help."""
+    title = "Settings, for --set NAME=VALUE or under the command's name in a TOML file:"
 
     def decorate(command: click.Command) -> click.Command:
-        lines = [
-            f"{s.name}{f' [{s.default}]' if s.default else ''}: {s.doc}"
-            for s in settings_of(module, class_name)
-        ]
-        title = "Settings, for --set NAME=VALUE or under the command's name in a TOML file:"
-        command.epilog = "\n\n".join([title, *lines])
+        command.epilog = settings_help(module, class_name, title)
         command.params += [
             click.Option(
                 ["--set", "overrides"],
@@ -72,6 +69,29 @@ def with_settings(module: str, class_name: str) -> Callable[[click.Command], cli
         return command
 
     return decorate
+
+
+def settings_help(module: str, class_name: str, title: str, *, but: tuple[str, ...] = ()) -> str:
+    """The settings of a config, `but` some, under a title: the end of a command's help."""
+    lines = [
+        f"{s.name}{f' [{s.default}]' if s.default else ''}: {s.doc}"
+        for s in settings_of(module, class_name)
+        if s.name not in but
+    ]
+    return "\n\n".join([title, *lines])
+
+
+class Number(click.FloatRange):
+    """A number that is finite: to click, nan lies in every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse nan and the infinities, and what is out of range."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 @contextmanager

@@ -13,16 +13,18 @@ from typing import Any, Literal
 import click
 
 from burnish.cli.settings import (
+    Number,
     print_json,
     register,
     resolve_reference,
     stage_config,
     with_settings,
 )
-from burnish.console import duration, print_facts, print_preflight, print_rows, size
+from burnish.console import print_facts, print_preflight, print_rows
 from burnish.errors import ConfigError
 from burnish.project import find_project
 from burnish.types import Example
+from burnish.units import duration, size
 
 _FOLDER = click.Path(path_type=Path)
 _AS_CHAT = click.option(
@@ -81,8 +83,8 @@ def pretrain(
 @click.option("--technique", help="full, layers, lora, bottleneck, ia3, prefix or prompt.")
 @click.option("--epochs", type=float, help="Passes over the examples.")
 @click.option("--max-steps", type=int, help="Stop after so many steps.")
-@click.option("--price-per-hour", type=float, help="Price of this machine, for the estimate.")
-@click.option("--watts", type=float, help="Power this machine draws, for the estimate.")
+@click.option("--price-per-hour", type=Number(0), help="Price of this machine, for the estimate.")
+@click.option("--watts", type=Number(0), help="Power this machine draws, for the estimate.")
 @click.option("--dry-run", is_flag=True, help="Stop before step 1; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 def tune(
@@ -147,7 +149,7 @@ def tune(
 @click.option("--data", required=True, type=_FOLDER, help="Rows to answer.")
 @click.option("--out", "out_", required=True, type=_FOLDER, help="JSONL file of the answers.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--seed", type=int, default=0, show_default=True, help="For temperatures above 0.")
 @_AS_CHAT
 def generate(

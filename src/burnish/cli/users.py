@@ -1,4 +1,4 @@
-"""Commands around people: users add, list, role, remove, password, token."""
+"""Commands around people: users add, list, role, remove, password, token, remove-token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from burnish.label.people import (
     add_person,
     change_password,
     change_role,
+    end_token,
     login_name,
     make_token,
     remove_person,
 )
-from burnish.store.users import ROLES, Role, read_users
+from burnish.store.users import ROLES, Role, read_tokens, read_users
 
 _ROLE = click.Choice(ROLES)
 
@@ -39,13 +40,14 @@ def add(name: str, role: Role) -> None:
 
 @users.command("list")
 def list_() -> None:
-    """Show everybody, with their roles."""
+    """Show everybody, with their roles and tokens."""
     with opened_project() as (_, store), store.reading() as connection:
-        rows = [
-            (u.name, u.role if u.active else "removed", u.created_at)
-            for u in read_users(connection)
-        ]
+        people = [(user, read_tokens(connection, user.name)) for user in read_users(connection)]
+    rows = [(u.name, u.role if u.active else "removed", u.created_at) for u, _ in people]
     print_rows("users", ("name", "role", "added"), rows)
+    tokens = [(t.user, t.name, t.created_at, t.expires_at) for _, theirs in people for t in theirs]
+    if tokens:
+        print_rows("tokens", ("user", "purpose", "made", "ends"), tokens)
 
 
 @users.command()
@@ -88,6 +90,16 @@ def token(name: str, purpose: str, days: int | None) -> None:
     with opened_project() as (_, store):
         made = make_token(store, name, purpose, actor=_actor(), now=datetime.now(UTC), days=days)
     click.echo(made)
+
+
+@users.command("remove-token")
+@click.argument("name")
+@click.argument("purpose")
+def remove_token(name: str, purpose: str) -> None:
+    """End NAME's token called PURPOSE at once; `users list` shows what there are."""
+    with opened_project() as (_, store):
+        end_token(store, name, purpose, actor=_actor())
+    click.echo(f"the token {purpose} of {name} has ended")
 
 
 def _read_password() -> str:

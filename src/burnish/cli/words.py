@@ -11,7 +11,7 @@ import click
 
 from burnish.audit import AuditConfig
 from burnish.audit import audit as run_audit
-from burnish.cli.settings import opened_project, print_json, stage_config
+from burnish.cli.settings import opened_project, print_json, settings_help, stage_config
 from burnish.collect import CollectConfig, SourceResult
 from burnish.collect import collect as run_collect
 from burnish.console import print_facts, print_rows
@@ -33,7 +33,24 @@ def init(folder: Path) -> None:
     click.echo("→ burnish collect FILE...")
 
 
-@click.command()
+_OF_COLLECT = settings_help(
+    "burnish.collect.collect",
+    "CollectConfig",
+    "Settings, under [collect] in burnish.toml:",
+    but=("sources", "rejects"),
+)
+_OF_AUDIT = settings_help(
+    "burnish.audit.audit", "AuditConfig", "Settings, under [audit] in burnish.toml:"
+)
+_OF_SNAPSHOT = settings_help(
+    "burnish.snapshot", "SnapshotConfig", "Settings, under [snapshot] in burnish.toml:"
+)
+_OF_WEBHOOKS = settings_help(
+    "burnish.label.webhooks", "WebhookConfig", "Settings, under [webhooks] in burnish.toml:"
+)
+
+
+@click.command(epilog=_OF_COLLECT)
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--as", "as_format", help="Name of the format, when it should not be recognised.")
 @click.option("--licence", help="Licence of the records, kept with each.")
@@ -78,13 +95,13 @@ def _print_source(source: SourceResult) -> None:
     if source.without_subject:
         facts["no subject"] = f"{source.without_subject:,} examples name nobody"
     for reason, count in source.rejected.items():
-        facts[f"refused {count:,}"] = reason
+        facts[f"refused: {reason}"] = f"{count:,}"
     if source.rejects is not None:
         facts["kept in"] = str(source.rejects)
     print_facts(source.name, facts)
 
 
-@click.command()
+@click.command(epilog=_OF_AUDIT)
 @click.option("--fix", is_flag=True, default=None, help="Exclude what is safe to exclude.")
 @click.option("--task", help="Whose answers; by default those of the project's only task.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
@@ -112,7 +129,7 @@ def audit(fix: bool | None, task: str | None, as_json: bool) -> None:
         print_json({"findings": findings, "excluded": result.excluded, "survival": survival})
 
 
-@click.command()
+@click.command(epilog=_OF_SNAPSHOT)
 @click.option("--name", help="A name to call it by, beside its id.")
 @click.option("--split-field", help="The metadata field that says each example's split.")
 @click.option("--task", help="Whose answers; by default those of the project's only task.")
@@ -178,7 +195,7 @@ def _print_example(found: Trace) -> None:
     print_rows("annotations", columns, rows)
 
 
-@click.command()
+@click.command(epilog=_OF_WEBHOOKS)
 @click.option(
     "--host",
     default="127.0.0.1",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from burnish.collect.batches import prepare, read_batches
-from burnish.collect.sources import Source, find_sources
+from burnish.collect.sources import find_sources
 from burnish.config import did_you_mean
 from burnish.errors import InputError
 from burnish.files import full_disk_is_the_users
@@ -93,13 +93,14 @@ def collect(config: CollectConfig, store: Store) -> CollectResult:
             to be broken half-way, the batches before have been added.
     """
     with tempfile.TemporaryDirectory(prefix="burnish-") as downloads:
-        opened = _open(find_sources(config.sources, Path(downloads)), config)
+        opened = _open(config, Path(downloads))
         return CollectResult(tuple(_collect_source(records, config, store) for records in opened))
 
 
-def _open(sources: list[Source], config: CollectConfig) -> list[Records]:
-    """Recognise every source; all faults in one error."""
-    opened, faults = [], []
+def _open(config: CollectConfig, downloads: Path) -> list[Records]:
+    """Find and recognise every source; all faults in one error."""
+    sources, faults = find_sources(config.sources, downloads)
+    opened = []
     for source in sources:
         try:
             records = read_records(source.path, as_format=config.as_format, name=source.name)
@@ -141,8 +142,8 @@ def _collect_source(records: Records, config: CollectConfig, store: Store) -> So
             with full_disk_is_the_users(Path(tempfile.gettempdir())):
                 rejects.writelines(batch.refused)
                 rejects.flush()
+            bar.set_postfix_str(f"{read + rejected.total()} rows", refresh=False)
             bar.update(batch.size)
-            bar.set_postfix_str(f"{read + rejected.total()} rows")
         path = keep_rejects(rejects, records.name, _place(records), config.rejects)
     return SourceResult(
         records.name,

@@ -36,17 +36,22 @@ class Source:
     path: Path
 
 
-def find_sources(named: tuple[str, ...], downloads: Path) -> list[Source]:
+def find_sources(named: tuple[str, ...], downloads: Path) -> tuple[list[Source], list[InputError]]:
     """Expand what the user named; URLs are downloaded into `downloads` first.
 
-    Raises:
-        InputError: something named is not there, or a server does not give it.
+    Returns also an error for each name where nothing is, or that a server does not give: all
+    faults are to be reported together.
     """
     found: dict[Path, Source] = {}
+    faults = []
     for name in named:
-        for source in _find(name, downloads):
-            found.setdefault(source.path.absolute(), source)
-    return list(found.values())
+        try:
+            sources = _find(name, downloads)
+        except InputError as error:
+            faults.append(error)
+        else:
+            found |= {s.path.absolute(): s for s in sources if s.path.absolute() not in found}
+    return list(found.values()), faults
 
 
 def _find(name: str, downloads: Path) -> list[Source]:

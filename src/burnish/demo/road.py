@@ -6,6 +6,9 @@ Each stage picks up what is there, so a demo that was stopped goes on where it w
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +25,6 @@ from burnish.audit import AuditConfig, audit
 from burnish.collect import CollectConfig, collect
 from burnish.console import (
     agreement_facts,
-    duration,
     out,
     print_facts,
     print_preflight,
@@ -36,7 +38,8 @@ from burnish.files import replaced_file
 from burnish.label.interchange import import_labels
 from burnish.label.resolve import adjudicate, open_disputes, resolve
 from burnish.label.status import label_agreement
-from burnish.nn.models import STARTER, load_model
+from burnish.nn.bases import STARTER
+from burnish.nn.models import load_model
 from burnish.project import PROJECT_FILE, Project, init_project, open_project
 from burnish.records import read_examples, training_prompts
 from burnish.serve.serve import ServeConfig, serving
@@ -47,6 +50,7 @@ from burnish.tasks import find_task
 from burnish.tune.config import TuneConfig
 from burnish.tune.tune import tune
 from burnish.types import Checkpoint, Example, Report
+from burnish.units import duration
 
 SYSTEM = "You sort a bank's requests. Answer with the intent, or refuse what is not about banking."
 LICENCE = "CC-BY-3.0"
@@ -105,7 +109,10 @@ def _open(folder: Path) -> Project:
     settings = (folder / PROJECT_FILE).read_text(encoding="utf-8")
     two_annotators = settings.replace("overlap = 1 ", "overlap = 2 ")
     assert two_annotators != settings
-    (folder / PROJECT_FILE).write_text(two_annotators, encoding="utf-8")
+    choices = sorted({answer_of(row["intent"]) for row in _published()})
+    # [label] is the last table of the file.
+    chosen = tomli_w.dumps({"choices": choices})
+    (folder / PROJECT_FILE).write_text(two_annotators + chosen, encoding="utf-8")
     (folder / "guidelines.md").write_text(
         "# Guidelines\n\nName the intent of the request. If the bank cannot help with it, write:\n"
         f"{REFUSAL}\n",
@@ -114,31 +121,46 @@ def _open(folder: Path) -> Project:
     return open_project(folder)
 
 
+def _bundled(name: str) -> list[str]:
+    return (resources.files("burnish") / "demo" / name).read_text(encoding="utf-8").splitlines()
+
+
+def _published() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _bundled("clinc150_banking.jsonl")]
+
+
 def _collect(project: Project, store: Store) -> dict[str, str]:
-    """Collect the bundled requests; returns the published intent by example id."""
-    bundled = resources.files("burnish") / "demo" / "clinc150_banking.jsonl"
-    published = [json.loads(line) for line in bundled.read_text(encoding="utf-8").splitlines()]
+    """Collect the bundled requests; returns the published intent by example id.
+
+    Also some that nobody has answered: they wait in the studio for whoever tries it.
+    """
+    published = _published()
     # What a team would have: requests as they came in, without their intents.
-    requests = project.root / "requests.jsonl"
-    with (
-        replaced_file(requests) as temporary,
-        temporary.open("w", encoding="utf-8") as file,
-    ):
-        for row in published:
+    _collect_requests(project, store, "requests.jsonl", published, LICENCE)
+    new = [{"text": text, "split": "train"} for text in _bundled("new_requests.txt")]
+    _collect_requests(project, store, "new_requests.jsonl", new, "Apache-2.0")
+    intents = {row["id"]: row["intent"] for row in published}
+    with store.reading() as connection:
+        examples = read_stored(connection)
+        return {e.id: intents[e.metadata["id"]] for e in examples if "id" in e.metadata}
+
+
+def _collect_requests(
+    project: Project, store: Store, name: str, rows: list[dict[str, Any]], licence: str
+) -> None:
+    path = project.root / name
+    with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
             turns = [
                 {"role": "system", "content": SYSTEM},
                 {"role": "user", "content": row["text"], "weight": REQUEST_WEIGHT},
             ]
-            record = {"messages": turns, "id": row["id"], "split": row["split"]}
-            file.write(json.dumps(record) + "\n")
-    rejects = project.root / "rejects"
-    config = CollectConfig((str(requests),), licence=LICENCE, rejects=rejects)
+            kept = {key: row[key] for key in ("id", "split") if key in row}
+            file.write(json.dumps({"messages": turns, **kept}) + "\n")
+    config = CollectConfig((str(path),), licence=licence, rejects=project.root / "rejects")
     result = collect(config, store)
     known = sum(source.known for source in result.sources)
-    out.print(f"{result.added:,} examples added, {known:,} known already")
-    intents = {row["id"]: row["intent"] for row in published}
-    with store.reading() as connection:
-        return {e.id: intents[e.metadata["id"]] for e in read_stored(connection)}
+    out.print(f"{name}: {result.added:,} examples added, {known:,} known already")
 
 
 def _label(project: Project, store: Store, intents: dict[str, str]) -> None:
@@ -249,11 +271,15 @@ def _ask(project: Project, tuned: Checkpoint, intents: list[str]) -> None:
 def _print_end(project: Project, tuned: Checkpoint, report: Report, seconds: float) -> None:
     root = project.root
     out.rule(f"[bold]done in {duration(seconds)}", align="left")
-    facts: dict[str, Any] = {
+    facts: dict[str, Any] = {}
+    activate = Path(sys.prefix, "bin", "activate")
+    if shutil.which("burnish") is None and activate.is_file():
+        facts["first, in your shell"] = f"source {os.path.relpath(activate)}"
+    facts |= {
         "the report": report.path / "report.html",
         "serve it": f"burnish serve {tuned.path} --set restrictions={root}/restrictions.toml",
-        "label in the browser": f"cd {root} && burnish studio",
-        "where it comes from": f"cd {root} && burnish trace tuned",
+        "label in the browser": f"(cd {root} && burnish studio)",
+        "where it comes from": f"(cd {root} && burnish trace tuned)",
         "your own data": f"burnish tune YOUR.jsonl --base {STARTER} --out mine --dry-run",
     }
     print_facts("next", facts)

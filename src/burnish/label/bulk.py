@@ -6,20 +6,20 @@ After a kill the same action does the rest; what was done already stays as it is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 from burnish.errors import InputError
 from burnish.label.guidelines import checked_annotator
-from burnish.label.order import assign, set_gold, set_priorities
+from burnish.label.order import assign, known_pages, set_gold, set_priorities
 from burnish.progress import progress_bar
 from burnish.records.answers import checked_answer, compared
 from burnish.store import Store
 from burnish.store.answers import Given, read_given
-from burnish.store.examples import PAGE, read_example
-from burnish.store.findings import exclude
-from burnish.store.labelling import known_ids, pages
+from burnish.store.examples import PAGE
+from burnish.store.findings import exclude, include_again
+from burnish.store.labelled import examples_by_id
 from burnish.store.search import Query, find
 from burnish.tasks import Task
 from burnish.types import Example
@@ -54,13 +54,26 @@ def exclude_all(store: Store, chosen: Chosen, reason: str, *, actor: str) -> int
     return excluded
 
 
+def include_all(store: Store, tasks: Iterable[Task], chosen: Chosen, *, actor: str) -> int:
+    """Let excluded examples take part again in all of the project's tasks; returns how many.
+
+    Raises:
+        InputError: no such example, or a name that cannot be used.
+    """
+    actor, tasks, included = checked_annotator(actor), list(tasks), 0
+    for page in _pages(store, chosen, "including"):
+        included += store.write(partial(include_again, ids=page, tasks=tasks, actor=actor))
+    return included
+
+
 def assign_all(
     store: Store, task: Task, chosen: Chosen, annotators: Collection[str], *, actor: str
 ) -> int:
     """Let these people get these examples, and nobody else; returns how many examples they are.
 
     Raises:
-        InputError: no such example, nobody named, or a name that cannot be used.
+        InputError: no such example, nobody named, a name that cannot be used, or nobody's in a
+            project that has users.
     """
     actor, assigned = checked_annotator(actor), 0
     for page in _pages(store, chosen, "assigning"):
@@ -104,7 +117,7 @@ def make_gold(
 
 
 def _pages(store: Store, chosen: Chosen, what: str) -> Iterator[list[str]]:
-    found = _found_pages(store, chosen) if isinstance(chosen, Query) else _ids(store, chosen)
+    found = _found_pages(store, chosen) if isinstance(chosen, Query) else known_pages(store, chosen)
     with progress_bar(what, unit=" examples", total=None) as bar:
         for page in found:
             yield page
@@ -123,31 +136,17 @@ def _found_pages(store: Store, query: Query) -> Iterator[list[str]]:
         query = replace(query, after=found[-1].seq)
 
 
-def _ids(store: Store, ids: Collection[str]) -> Iterator[list[str]]:
-    """The ids, each once; all are looked up before the first page is touched."""
-    unique = list(dict.fromkeys(ids))
-    with store.reading() as connection:
-        for page in pages(unique):
-            for unknown in set(page) - known_ids(connection, page):
-                raise InputError("there is no such example", where=unknown)
-    yield from pages(unique)
-
-
 def _answers(store: Store, task: Task, page: Collection[str]) -> dict[str, str | None]:
     """The answer each example has, None where it has none or several."""
     with store.reading() as connection:
         given = read_given(connection, task.name, page)
-        examples = {id_: read_example(connection, id_) for id_ in page}
-    return {id_: _answer(example, given[id_], task) for id_, example in examples.items() if example}
+        examples = examples_by_id(connection, page)
+    return {id_: _answer(examples[id_], given[id_], task) for id_ in page}
 
 
 def _answer(example: Example, given: Given, task: Task) -> str | None:
-    if given.gold is not None:
-        return given.gold
-    if given.resolution is not None and given.is_settled:
-        return given.resolution.answer
-    if given.is_flagged:
-        return None
+    if given.is_settled or given.is_flagged:
+        return given.settled_answer
     said = {compared(annotation.answer, task): annotation.answer for annotation in given.submitted}
     if said:
         return next(iter(said.values())) if len(said) == 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -16,6 +16,7 @@ from burnish.records.answers import checked_answer
 from burnish.store import Connection, Store
 from burnish.store.drafts import Draft, Wanting, add_drafts, read_draft, undrafted
 from burnish.store.examples import read_example
+from burnish.store.labelling import check_known
 from burnish.tasks import Kind, Task
 from burnish.types import Annotation, Conversation, Example
 
@@ -92,6 +93,20 @@ def make_drafts(
             added += store.write(partial(add_drafts, batch=drafts))
             bar.update(len(page))
     return Drafted(added, dict(refused.most_common()))
+
+
+def propose_drafts(store: Store, drafts: Collection[Draft], *, actor: str) -> int:
+    """Add drafts that were made elsewhere; returns how many are new.
+
+    Raises:
+        InputError: no such example; nothing is kept then.
+    """
+
+    def keep(connection: Connection) -> int:
+        check_known(connection, {draft.example_id for draft in drafts})
+        return add_drafts(connection, drafts, actor=actor)
+
+    return store.write(keep)
 
 
 def with_edit_distance(connection: Connection, task: Task, annotation: Annotation) -> Annotation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,30 +75,49 @@ class Endpoint:
                 "the endpoint's key holds characters that no HTTP header takes",
                 do="look for line breaks and quotes around it in the environment variable",
             )
+        if not 0 <= self.temperature <= 2:
+            raise ConfigError(f"temperature = {self.temperature}: must be from 0 to 2")
 
 
-def endpoint_writer(endpoint: Endpoint) -> Writer:
+def endpoint_writer(endpoint: Endpoint, on_wait: Callable[[str], None] = lambda _: None) -> Writer:
     """A writer of drafts that asks the endpoint, up to `parallel` requests at a time.
 
     429, 408 and faults of the server (5xx), timeouts and lost connections are tried again up to
     `ATTEMPTS` times, after pauses that double, or as long as `Retry-After` says (RFC 9110,
-    section 10.2.3). A request that is refused for what it holds (400, 413, 422) is an error of that
+    section 10.2.3); `on_wait` is told what for. Where nothing listens from the start, that is an
+    error at once. A request that is refused for what it holds (400, 413, 422) is an error of that
     example alone.
 
     Raises:
         InputError: when it writes: the endpoint cannot be reached, refuses the key or the model,
             or does not speak OpenAI's language.
     """
+    patience = _Patience(on_wait)
 
     def write(conversations: Sequence[Conversation]) -> list[str | UserError]:
         # Not threads: Ctrl-C would wait for the answers under way, which take minutes.
-        return asyncio.run(_ask_all(endpoint, conversations))
+        return asyncio.run(_ask_all(endpoint, conversations, patience))
 
     return write
 
 
+@dataclass(slots=True)
+class _Patience:
+    """With a server that has answered once: it may be back soon. And what is waited for."""
+
+    on_wait: Callable[[str], None]
+    has_answered: bool = False
+    waits_for: str | None = None
+
+    def wait(self, fault: str) -> None:
+        """Say what is waited for; of the requests that fail together the first does."""
+        if fault != self.waits_for:
+            self.waits_for = fault
+            self.on_wait(fault)
+
+
 async def _ask_all(
-    endpoint: Endpoint, conversations: Sequence[Conversation]
+    endpoint: Endpoint, conversations: Sequence[Conversation], patience: _Patience
 ) -> list[str | UserError]:
     headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
     free = asyncio.Semaphore(endpoint.parallel)
@@ -106,13 +125,16 @@ async def _ask_all(
 
         async def ask(conversation: Conversation) -> str | UserError:
             async with free:
-                return await _ask(client, endpoint, conversation)
+                return await _ask(client, endpoint, conversation, patience)
 
         return await asyncio.gather(*map(ask, conversations))
 
 
 async def _ask(
-    client: httpx.AsyncClient, endpoint: Endpoint, conversation: Conversation
+    client: httpx.AsyncClient,
+    endpoint: Endpoint,
+    conversation: Conversation,
+    patience: _Patience,
 ) -> str | UserError:
     """One answer; a refusal of this very conversation is returned."""
     if not conversation.messages:
@@ -123,13 +145,24 @@ async def _ask(
         asked_pause = 0.0
         try:
             response = await client.post(url, json=_body(endpoint, conversation))
+            patience.has_answered = True
             if not _is_passing(response.status_code):
+                patience.waits_for = None
                 return _answer(response, endpoint)
             fault = f"the server answers {response.status_code} {response.reason_phrase}"
             asked_pause = _asked_pause(response)
+        except httpx.ConnectError as error:
+            fault = str(error) or type(error).__name__
+            if not patience.has_answered:
+                raise InputError(
+                    f"nothing answers there ({fault})",
+                    where=endpoint.url,
+                    do="start the server, or check the URL",
+                ) from error
         except httpx.RequestError as error:
             fault = str(error) or type(error).__name__
         if attempt + 1 < ATTEMPTS:
+            patience.wait(fault)
             # Spread, or all the requests that failed together would come back together.
             await asyncio.sleep(max(pause * random.uniform(0.75, 1.25), asked_pause))
             pause *= 2

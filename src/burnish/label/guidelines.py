@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from burnish.errors import InputError, ProjectError
 from burnish.files import replaced_file
@@ -31,20 +34,45 @@ class Guidelines:
     """Markdown."""
 
 
+class _Stamp(NamedTuple):
+    changed_ns: int
+    size: int
+    inode: int
+
+
+# What the file of each store's task held when it was like this: asked with every example.
+_seen: WeakKeyDictionary[object, dict[tuple[str, Path], tuple[_Stamp, Guidelines]]] = (
+    WeakKeyDictionary()
+)
+
+# A file written to twice within one tick of its clock may look the same: FAT's takes 2 s.
+_SETTLED_SECONDS = 2.0
+
+
 def current_guidelines(store: Store, project: Project, task: Task) -> Guidelines:
     """Read the guidelines file; a text other than the task's newest version becomes the newest.
+
+    A file that has not been touched since costs a look at its time.
 
     Raises:
         ProjectError: the file is missing or no UTF-8 text.
     """
-    text = _read(project.root / task.guidelines)
-    version = content_hash(text)
+    path = project.root / task.guidelines
+    of_store, key = _seen.setdefault(store.engine, {}), (task.name, path)
+    stamp = _stamp(path)
+    seen, guidelines = of_store.get(key, (None, None))
+    if guidelines is not None and seen == stamp:
+        return guidelines
+    text = read_guidelines(project, task)
+    guidelines = Guidelines(content_hash(text), text)
     with store.reading() as connection:
-        known = newest_guidelines(connection, task.name) == version
+        known = newest_guidelines(connection, task.name) == guidelines.version
     if not known:
         with store.writing() as connection:
             add_guidelines(connection, task.name, text, by="")
-    return Guidelines(version, text)
+    if stamp is not None and time.time() - stamp.changed_ns / 1e9 > _SETTLED_SECONDS:
+        of_store[key] = stamp, guidelines
+    return guidelines
 
 
 def guideline_history(store: Store, task: Task) -> list[GuidelineVersion]:
@@ -58,13 +86,13 @@ def write_guidelines(
 ) -> Guidelines:
     """Write the guidelines file and keep the text as the newest version, under the person's name.
 
-    Of every task that works by the same file. `instead_of` is the version the person changed. The
-    file is the old one or the new one, whatever happens in between.
+    Of every task that works by the same file. `instead_of` is the version the person changed;
+    empty where there was no file, or none that can be read. The file is the old one or the new
+    one, whatever happens in between.
 
     Raises:
         InputError: the text is empty or no Unicode text, the person's name cannot be used, or
             another version has come since the person read theirs.
-        ProjectError: the file is missing or no UTF-8 text.
         ResourceError: the disk is full; nothing was changed.
     """
     if not text.strip():
@@ -76,7 +104,7 @@ def write_guidelines(
     path = project.root / task.guidelines
     sharing = {t.name for t in read_tasks(project).values() if t.guidelines == task.guidelines}
     with store.writing() as connection:
-        if content_hash(_read(path)) != instead_of:
+        if _version(project, task) != instead_of:
             raise InputError(
                 "the guidelines have been changed since you read them",
                 where=str(path),
@@ -105,7 +133,30 @@ def checked_annotator(name: str) -> str:
     return name
 
 
-def _read(path: Path) -> str:
+def _stamp(path: Path) -> _Stamp | None:
+    """What changes with the file; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+    return _Stamp(changed_ns, status.st_size, status.st_ino)
+
+
+def _version(project: Project, task: Task) -> str:
+    try:
+        return content_hash(read_guidelines(project, task))
+    except ProjectError:
+        return ""
+
+
+def read_guidelines(project: Project, task: Task) -> str:
+    """The text of the guidelines file.
+
+    Raises:
+        ProjectError: the file is missing or no UTF-8 text.
+    """
+    path = project.root / task.guidelines
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

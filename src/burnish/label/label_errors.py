@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import combinations, islice
 from typing import Any
@@ -25,9 +25,13 @@ from burnish.label.agreement.sample import Sample
 from burnish.label.agreement.similarity import comparable, is_categorical, similarity
 from burnish.label.reliability import Floats, Ratings, Reliability, dawid_skene
 from burnish.progress import progress
+from burnish.records.answers import span_text
 from burnish.store import Store
+from burnish.store.labelled import examples_by_id
+from burnish.store.labelling import pages
 from burnish.store.progress import Rated, read_ratings
 from burnish.tasks import Task
+from burnish.types import Example
 
 # Reliability is estimated on a sample, and every example scored with it. Of the sample so many
 # probabilities, one for each example and value, are held several times over.
@@ -50,6 +54,8 @@ class LabelError:
     mean distance from the annotators' answers."""
     suggestion: str | None
     """What is likelier; None where nothing is."""
+    text: str = ""
+    """What was answered: the last user turn."""
 
 
 Probabilities = Mapping[str, Mapping[str, float]]
@@ -79,7 +85,12 @@ def label_errors(
             found = judge.scored(rated)
         else:
             found = _by_distance(task, sample.shuffled(), rated)
-        return nlargest(limit, found, key=lambda error: error.score)
+        likeliest = nlargest(limit, found, key=lambda error: error.score)
+        ids = [error.example_id for error in likeliest]
+        examples: dict[str, Example] = {}
+        for page in pages(ids):
+            examples |= examples_by_id(connection, page)
+    return [replace(error, text=span_text(examples[error.example_id])) for error in likeliest]
 
 
 def _in_force(rated: Rated, task: Task) -> str | None:

@@ -15,18 +15,20 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz.distance import Levenshtein
 
+from burnish.config import did_you_mean
 from burnish.errors import InputError
 from burnish.hashing import text_hash
+from burnish.label.agreement.text import edit_distance
 from burnish.label.guidelines import checked_annotator
 from burnish.progress import progress
 from burnish.records.answers import checked_answer, compared
 from burnish.store import Connection, Store, queue_order
 from burnish.store.answers import read_candidates, read_given
 from burnish.store.drafts import read_drafts
-from burnish.store.examples import PAGE, count_examples, example_pages, read_example
-from burnish.store.labelling import known_ids, pages
+from burnish.store.examples import PAGE, count_examples, example_pages
+from burnish.store.labelled import examples_by_id
+from burnish.store.labelling import check_known, pages
 from burnish.store.queue_order import (
     add_assignments,
     add_gold,
@@ -35,6 +37,7 @@ from burnish.store.queue_order import (
     remove_assignments,
     remove_priorities,
 )
+from burnish.store.users import read_users
 from burnish.tasks import Task
 from burnish.types import Example
 
@@ -118,11 +121,20 @@ def assign(
     """Let these people get these examples, before all others, and nobody else get them.
 
     Raises:
-        InputError: no such example, nobody named, or a name that cannot be used.
+        InputError: no such example, nobody named, a name that cannot be used, or nobody's in a
+            project that has users.
     """
     names = [checked_annotator(name) for name in annotators]
     if not names:
         raise InputError("nobody to assign to", do="name one annotator or more")
+    with store.reading() as connection:
+        users = [user.name for user in read_users(connection) if user.active]
+    for name in names if users else ():
+        if name not in users:
+            raise InputError(
+                f"there is no user {name!r}{did_you_mean(name, users)}",
+                do="assign to somebody who may sign in: `burnish users list` shows them",
+            )
     for page in _known_pages(store, example_ids, "assigning"):
         store.write(
             partial(add_assignments, task=task.name, ids=page, annotators=names, actor=actor)
@@ -161,12 +173,13 @@ def set_gold(store: Store, task: Task, answers: Mapping[str, str], actor: str) -
     """
     checked = {}
     with store.reading() as connection:
-        for example_id, answer in answers.items():
-            example = read_example(connection, example_id)
-            if example is None:
-                raise InputError("there is no such example", where=example_id)
-            candidates = read_candidates(connection, task, [example]).get(example_id, ())
-            checked[example_id] = checked_answer(answer, task, example, candidates)
+        for page in pages(answers):
+            check_known(connection, page)
+            examples = examples_by_id(connection, page)
+            candidates = read_candidates(connection, task, examples.values())
+            for id_ in page:
+                ranked = candidates.get(id_, ())
+                checked[id_] = checked_answer(answers[id_], task, examples[id_], ranked)
     for page in pages(checked):
         known = {id_: checked[id_] for id_ in page}
         store.write(partial(add_gold, task=task, answers=known, actor=actor))
@@ -182,14 +195,22 @@ def remove_gold(store: Store, task: Task, example_ids: Collection[str], actor: s
         store.write(partial(queue_order.remove_gold, task=task, ids=page, actor=actor))
 
 
-def _known_pages(store: Store, ids: Iterable[str], what: str) -> Iterator[list[str]]:
-    """Pages of the ids, each once, all of which are examples."""
+def known_pages(store: Store, ids: Iterable[str]) -> Iterator[list[str]]:
+    """Pages of the ids, each once; all are looked up before the first page is given.
+
+    Raises:
+        InputError: one of them is no example's.
+    """
     unique = list(dict.fromkeys(ids))
     with store.reading() as connection:
         for page in pages(unique):
-            for unknown in set(page) - known_ids(connection, page):
-                raise InputError("there is no such example", where=unknown)
-    yield from progress(pages(unique), what, unit=" pages", total=-(-len(unique) // PAGE))
+            check_known(connection, page)
+    yield from pages(unique)
+
+
+def _known_pages(store: Store, ids: Collection[str], what: str) -> Iterable[list[str]]:
+    total = -(-len(ids) // PAGE)
+    return progress(known_pages(store, ids), what, unit=" pages", total=total)
 
 
 def _example_pages(connection: Connection, what: str) -> Iterable[list[Example]]:
@@ -218,7 +239,7 @@ def _disagreement(texts: Collection[str], task: Task) -> float:
 
 def _distance(one: str, other: str, task: Task) -> float:
     if task.kind in ("write", "edit"):
-        return Levenshtein.normalized_distance(one.strip(), other.strip())
+        return edit_distance(one.strip(), other.strip())
     return float(compared(one, task) != compared(other, task))
 
 

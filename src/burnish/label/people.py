@@ -25,6 +25,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
+from burnish.config import did_you_mean
 from burnish.errors import InputError
 from burnish.label.guidelines import checked_annotator
 from burnish.project import timestamp
@@ -192,7 +193,7 @@ def sign_in(store: Store, name: str, password: str, *, address: str, now: dateti
 
 def session_user(store: Store, session: str, *, now: datetime) -> User | None:
     """Whose session it is; being used, it lasts longer. None where it has ended."""
-    with store.reading() as connection:
+    with store.looking() as connection:
         found = find_session(connection, _sha256(session), now=timestamp(now))
     if found is None:
         return None
@@ -242,12 +243,16 @@ def end_token(store: Store, user: str, name: str, *, actor: str) -> None:
     """
     with store.writing() as connection:
         if not remove_token(connection, user, name, actor=actor):
-            raise InputError(f"{user} has no token {name!r}")
+            known = [token.name for token in read_tokens(connection, user)]
+            near = did_you_mean(name, known) if known else ""
+            raise InputError(
+                f"{user} has no token {name!r}{near}", do="`burnish users list` shows them"
+            )
 
 
 def token_user(store: Store, token: str, *, now: datetime) -> User | None:
     """The person a token stands for; None where it has expired, was removed or never was."""
-    with store.reading() as connection:
+    with store.looking() as connection:
         return find_token_user(connection, _sha256(token), now=timestamp(now))
 
 

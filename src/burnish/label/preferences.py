@@ -23,7 +23,9 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
+from burnish.errors import InputError
 from burnish.files import replaced_file
+from burnish.label.destination import is_device
 from burnish.label.drafts import PARTS
 from burnish.progress import progress
 from burnish.records.answers import applied, candidates_of
@@ -34,6 +36,8 @@ from burnish.store.drafts import Draft, read_drafts
 from burnish.store.labelled import examples_by_id
 from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example
+
+_ENDINGS = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,20 @@ def export_preferences(store: Store, task: Task, path: Path) -> int:
 
     Streaming; the file appears whole or not at all. All rows have one form, as readers of JSON
     lines expect: raw ones become chats where there are chats among them.
+
+    Raises:
+        InputError: `path` is no pipe or device and ends in neither .jsonl nor .ndjson.
     """
+    if not is_device(path) and path.suffix.lower() not in _ENDINGS:
+        raise InputError(
+            f"pairs are JSON lines, and the ending is {path.suffix!r}",
+            where=str(path),
+            do=f"end it in {' or '.join(_ENDINGS)}",
+        )
     with replaced_file(path) as temporary, store.reading() as connection:
-        count = _write(connection, task, temporary, as_chat=False)
-        if count is None:
-            count = _write(connection, task, temporary, as_chat=True)
-    assert count is not None
-    return count
+        # Ends at the first chat.
+        as_chat = any(not pair.prompt.raw for pair in read_preferences(connection, task))
+        return _write(connection, task, temporary, path.name, as_chat=as_chat)
 
 
 def read_preferences(connection: Connection, task: Task) -> Iterator[Preference]:
@@ -95,11 +106,7 @@ def read_preferences(connection: Connection, task: Task) -> Iterator[Preference]
 
 
 def _judgements(given: Given) -> list[_Judgement]:
-    if given.is_settled:
-        answer = given.gold
-        if answer is None:
-            assert given.resolution is not None
-            answer = given.resolution.answer
+    if (answer := given.settled_answer) is not None:
         return [_Judgement(answer, given.submitted)]
     if given.is_flagged:
         return []
@@ -154,24 +161,19 @@ def _differ(answer: str, other: str) -> bool:
     return answer.split() != other.split()
 
 
-def _write(connection: Connection, task: Task, path: Path, *, as_chat: bool) -> int | None:
-    """Write every pair; None where raw ones and chats stand side by side and are not made alike."""
-    forms = set()
+def _write(connection: Connection, task: Task, path: Path, name: str, *, as_chat: bool) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         pairs = read_preferences(connection, task)
-        for pair in progress(pairs, f"exporting {path.name}", unit=" pairs"):
-            forms.add(pair.prompt.raw)
-            if len(forms) > 1 and not as_chat:
-                return None
-            file.write(json.dumps(_row(pair, as_chat=as_chat), ensure_ascii=False) + "\n")
+        for pair in progress(pairs, f"exporting {name}", unit=" pairs"):
             count += 1
+            file.write(json.dumps(_row(pair, as_chat=as_chat), ensure_ascii=False) + "\n")
     return count
 
 
 def _row(pair: Preference, *, as_chat: bool) -> dict[str, Any]:
     row: dict[str, Any]
-    if pair.prompt.raw and not as_chat:
+    if not as_chat:
         text = "".join(message.content for message in pair.prompt.messages)
         row = {"prompt": text, "chosen": pair.chosen, "rejected": pair.rejected}
     else:

@@ -13,6 +13,7 @@ What holds, whoever crashes, retries, double-clicks or loses the network:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -46,6 +47,7 @@ from burnish.store.queue import (
 from burnish.store.queue_order import count_gold
 from burnish.store.queue_rows import count_taken, fill_queue
 from burnish.store.slots import settle_slots
+from burnish.store.users import was_shown
 from burnish.tasks import Task
 from burnish.types import Annotation, Example
 
@@ -55,7 +57,7 @@ _WINDOW = 1000
 # Counting a million rows takes 50 ms. From this many examples on a count is shown again for so many
 # times as long as it took.
 _MANY, _REST = 20_000, 100
-_counts: dict[tuple[str, str, int], tuple[tuple[int, int], float]] = {}
+_counts: dict[tuple[str, str, int], tuple[tuple[int, int, int], float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +94,52 @@ def next_item(store: Store, task: Task, annotator: str, *, now: datetime) -> Ite
     """
     annotator = checked_annotator(annotator)
     asking = _asking(task, annotator, now)
-    example_id = store.write(partial(lease_next, asking=asking))
-    while example_id is None and _fill(store, task):
-        example_id = store.write(partial(lease_next, asking=asking))
-    while example_id is None:
+    lease = partial(_lease_next, asking=asking)
+    item = store.write(lease)
+    while item is None and _fill(store, task):
+        item = store.write(lease)
+    while item is None:
         # Few are left that they have not had. The search may take seconds in a large project (2.4 s
         # through 310,000 examples on a busy machine); it does not keep others from writing.
         with store.reading() as connection:
             found = find_open(connection, asking, scan=None)
         if not found:
             return None
-        example_id = store.write(partial(lease_next, asking=asking, found=found))
-    with store.reading() as connection:
-        example = read_example(connection, example_id)
-        drafts = read_drafts(connection, task.name, [example_id]).get(example_id, [])
-        previous = newest_by(connection, task.name, annotator, example_id)
+        item = store.write(partial(lease, found=found))
+    return item
+
+
+def _lease_next(
+    connection: Connection, asking: Asking, found: Sequence[str] | None = None
+) -> Item | None:
+    # Read where it is leased: three statements are less than a transaction of their own.
+    example_id = lease_next(connection, asking, found)
+    if example_id is None:
+        return None
+    example = read_example(connection, example_id)
     assert example is not None, "a lease has its example"
+    drafts = read_drafts(connection, asking.task, [example_id]).get(example_id, [])
+    previous = newest_by(connection, asking.task, asking.annotator, example_id)
     return Item(example, tuple(drafts), asking.expires_at, previous)
 
 
-def submit(store: Store, task: Task, annotation: Annotation, *, now: datetime) -> Submitted:
+def submit(
+    store: Store,
+    task: Task,
+    annotation: Annotation,
+    *,
+    now: datetime,
+    guideline_version: str = "",
+    only_shown: bool = False,
+) -> Submitted:
     """Keep an annotator's answer, skip or flag; of a submit sent twice, the first.
+
+    `guideline_version` is kept with an annotation that names none. With `only_shown` the annotator
+    must have been given the example by the queue, however long ago.
 
     Raises:
         InputError: no such example, no answer of the task's kind to it, a name that cannot be used,
-            or a client id that came with another annotation.
+            a client id that came with another annotation, or an example not shown to them.
     """
     if not 0 < len(annotation.client_id) <= 128:
         raise InputError("a client id has 1 to 128 characters", do="send a UUID")
@@ -128,8 +151,12 @@ def submit(store: Store, task: Task, annotation: Annotation, *, now: datetime) -
         annotator=checked_annotator(annotation.annotator),
         created_at=timestamp(now),
     )
-    with store.reading() as connection:
+    with store.looking() as connection:
+        if only_shown:
+            _check_shown(connection, annotation)
         annotation = _checked(connection, task, annotation)
+    named = annotation.guideline_version
+    annotation = replace(annotation, guideline_version=named or guideline_version)
 
     def keep(connection: Connection) -> Submitted:
         if add_annotations(connection, [annotation], actor=annotation.annotator):
@@ -140,7 +167,10 @@ def submit(store: Store, task: Task, annotation: Annotation, *, now: datetime) -
         return Submitted(known[annotation.client_id], is_new=False)
 
     submitted = store.write(keep)
-    if replace(submitted.annotation, created_at=annotation.created_at) != annotation:
+    # Sent again without a version, it may come under newer guidelines than the first time.
+    kept = submitted.annotation
+    sent = replace(annotation, guideline_version=named or kept.guideline_version)
+    if replace(kept, created_at=sent.created_at) != sent:
         raise InputError(
             "this client id came with another annotation",
             where=annotation.client_id,
@@ -197,26 +227,26 @@ class Progress:
     """Examples that want nobody more: answered, being answered, flagged or resolved."""
     examples: int
     """Excluded ones and gold items left out."""
+    excluded: int
 
 
 def progress_of(store: Store, task: Task, annotator: str) -> Progress:
     """Count for an annotator; what everybody did may be some seconds old in a large project."""
     with store.reading() as connection:
         mine = count_annotated(connection, task.name, annotator)
-    taken, examples = _count_all(store, task)
-    return Progress(mine, taken, examples)
+    return Progress(mine, *_count_all(store, task))
 
 
-def _count_all(store: Store, task: Task) -> tuple[int, int]:
+def _count_all(store: Store, task: Task) -> tuple[int, int, int]:
     key = (str(store.engine.url), task.name, task.overlap)
-    counted, fresh_until = _counts.get(key, ((0, 0), 0.0))
+    counted, fresh_until = _counts.get(key, ((0, 0, 0), 0.0))
     began = monotonic()
     if began < fresh_until:
         return counted
     with store.reading() as connection:
-        all_ = count_examples(connection) - count_exclusions(connection)
-        examples = all_ - count_gold(connection, task.name)
-        counted = (count_taken(connection, task.name, task.overlap), examples)
+        excluded = count_exclusions(connection)
+        examples = count_examples(connection) - excluded - count_gold(connection, task.name)
+        counted = (count_taken(connection, task.name, task.overlap), examples, excluded)
     if examples >= _MANY:
         now = monotonic()
         _counts[key] = (counted, now + _REST * (now - began))
@@ -232,6 +262,16 @@ def _asking(task: Task, annotator: str, now: datetime) -> Asking:
     return Asking(
         task.name, annotator, task.overlap, task.gold_every, timestamp(now), timestamp(until)
     )
+
+
+def _check_shown(connection: Connection, annotation: Annotation) -> None:
+    annotator, example_id = annotation.annotator, annotation.example_id
+    if not was_shown(connection, annotator, example_id, task=annotation.task):
+        raise InputError(
+            f"this example was never shown to {annotator}",
+            where=example_id,
+            do="answer what the queue gives you; who imports labels may answer any",
+        )
 
 
 def _checked(connection: Connection, task: Task, annotation: Annotation) -> Annotation:

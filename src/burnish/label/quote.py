@@ -20,16 +20,9 @@ import numpy as np
 
 from burnish.errors import InputError
 from burnish.label.agreement.estimate import RESAMPLES, Floats, interval, ratio
-from burnish.label.status import TIMED
+from burnish.label.status import TIMED, Counts, LabelStatus, read_counts, status_of
 from burnish.store import Connection, Store
-from burnish.store.disputes import count_disputes
-from burnish.store.progress import (
-    count_by_answers,
-    count_decided,
-    count_labelled,
-    newest_decision_times,
-    newest_seconds,
-)
+from burnish.store.progress import count_decided, newest_decision_times
 from burnish.tasks import Task
 from burnish.types import AnnotationStatus
 
@@ -97,13 +90,16 @@ class _Left:
     """Examples that want none any more."""
     waiting: int
     """Disputes that wait for a reviewer."""
-    disputed: int
-    """Of the full ones, how many were disputed."""
+    disputed: float
+    """Of the full ones, how many were disputed, and half a one more (Jeffreys' prior). Where one
+    person answers only a flag makes a dispute, and none is foretold before the first."""
+    calm: float
+    """Of the full ones, how many were not, and half a one more."""
 
     @property
     def disputes(self) -> float:
         """Those that wait, and those to be expected."""
-        return self.waiting + self.examples * (self.disputed + 0.5) / (self.full + 1)
+        return self.waiting + self.examples * self.disputed / (self.disputed + self.calm)
 
 
 class _Work(NamedTuple):
@@ -121,12 +117,32 @@ def quote(store: Store, task: Task, price_per_hour: float | None = None) -> Quot
     Raises:
         InputError: the price is below 0 or no number.
     """
+    with store.reading() as connection:
+        return _quote(connection, task, read_counts(connection, task), price_per_hour)
+
+
+def status_and_quote(
+    store: Store, task: Task, price_per_hour: float | None = None
+) -> tuple[LabelStatus, Quote]:
+    """Both from one reading of the store.
+
+    Raises:
+        InputError: the price is below 0 or no number.
+    """
+    with store.reading() as connection:
+        counts = read_counts(connection, task)
+        found = _quote(connection, task, counts, price_per_hour)
+        return status_of(connection, task, counts), found
+
+
+def _quote(
+    connection: Connection, task: Task, counts: Counts, price_per_hour: float | None
+) -> Quote:
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise InputError(f"a price per hour is 0 or more, not {price_per_hour}")
-    with store.reading() as connection:
-        left = _left(connection, task)
-        work = _work(newest_seconds(connection, task.name, TIMED))
-        reviews = _review_seconds(newest_decision_times(connection, task.name, TIMED), task)
+    left = _left(counts, count_decided(connection, task.name), task)
+    work = _work(counts.timed)
+    reviews = _review_seconds(newest_decision_times(connection, task.name, TIMED), task)
     answers = sum(int(theirs.answered.sum()) for theirs in work.values())
     timed = sum(len(theirs.answered) for theirs in work.values())
     found = Quote(
@@ -147,18 +163,19 @@ def quote(store: Store, task: Task, price_per_hour: float | None = None) -> Quot
     return _with_amounts(found, left, work, reviews, price_per_hour)
 
 
-def _left(connection: Connection, task: Task) -> _Left:
-    by_answers = count_by_answers(connection, task.name)
+def _left(counts: Counts, decided: int, task: Task) -> _Left:
+    by_answers = counts.by_answers
     full = sum(n for (closed, k), n in by_answers.items() if closed or k >= task.overlap)
     begun = {k: n for (closed, k), n in by_answers.items() if not closed and k < task.overlap}
-    examples = count_labelled(connection, task.name) - full
-    waiting = count_disputes(connection, task.name)
+    examples = counts.examples - full
+    disputed = min(full, counts.disputed + decided)
     return _Left(
         examples=examples,
         answers=examples * task.overlap - sum(k * n for k, n in begun.items()),
         full=full,
-        waiting=waiting,
-        disputed=min(full, waiting + count_decided(connection, task.name)),
+        waiting=counts.disputed,
+        disputed=disputed + (0.5 if task.overlap > 1 else 0),
+        calm=full - disputed + 0.5,
     )
 
 
@@ -208,20 +225,22 @@ def _speeds(work: Mapping[str, _Work]) -> list[Speed]:
 def _notes(left: _Left, answers: int, people: int, reviews: int) -> list[str]:
     notes = []
     if answers < FEWEST_ANSWERS:
-        notes.append(
-            f"{answers} answers were timed, and a quote needs {FEWEST_ANSWERS}: label some"
-        )
-    elif people < _FEWEST_PEOPLE:
-        notes.append(
-            f"only {people} people were timed: how much others differ is not in the interval"
-        )
+        timed = _number(answers, "answer was", "answers were")
+        notes.append(f"{timed} timed, and a quote needs {FEWEST_ANSWERS}: label some")
+        return notes
+    if people < _FEWEST_PEOPLE:
+        timed = _number(people, "person was", "people were")
+        notes.append(f"only {timed} timed: how much others differ is not in the interval")
     if left.examples and left.full < FEWEST_ANSWERS:
-        notes.append(
-            f"{left.full} examples have all their answers: how many will be disputed is a guess"
-        )
+        full = _number(left.full, "example has all its", "examples have all their")
+        notes.append(f"{full} answers: how many will be disputed is a guess")
     if left.disputes and reviews < _FEWEST_DECISIONS:
         notes.append("too few disputes were decided to time one: it is taken for one answer's time")
     return notes
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _with_amounts(
@@ -276,8 +295,9 @@ def _drawn_seconds(work: Sequence[_Work], rng: np.random.Generator) -> Floats:
 
 def _drawn_share(left: _Left, rng: np.random.Generator) -> Floats:
     """The share of examples that will be disputed, (B,): Jeffreys' interval of a proportion."""
-    calm = left.full - left.disputed
-    return rng.beta(left.disputed + 0.5, calm + 0.5, RESAMPLES)
+    if not left.disputed:
+        return np.zeros(RESAMPLES)
+    return rng.beta(left.disputed, left.calm, RESAMPLES)
 
 
 def _deviation(work: Collection[_Work]) -> float:

@@ -27,8 +27,8 @@ from burnish.store.answers import (
 )
 from burnish.store.disputes import count_disputes, read_disputes
 from burnish.store.examples import read_example
-from burnish.store.findings import exclude
-from burnish.store.labelling import known_ids, pages
+from burnish.store.labelled import examples_by_id
+from burnish.store.labelling import check_known, pages
 from burnish.store.queue_rows import lock_rows
 from burnish.store.slots import settle_resolved
 from burnish.tasks import Task
@@ -89,28 +89,17 @@ def adjudicate(store: Store, task: Task, decisions: Mapping[str, str], *, person
         # In one order, or two who decide on the same examples could wait for each other.
         for page in pages(sorted(decisions)):
             lock_rows(connection, task.name, page)
+            check_known(connection, page)
+            examples = examples_by_id(connection, page)
+            candidates = read_candidates(connection, task, examples.values())
             given = read_given(connection, task.name, page)
             decided = []
-            for id_, example in _known(connection, page).items():
-                candidates = read_candidates(connection, task, [example]).get(id_, ())
-                answer = _checked(decisions[id_], task, example, candidates)
+            for id_ in page:
+                ranked = candidates.get(id_, ())
+                answer = _checked(decisions[id_], task, examples[id_], ranked)
                 basis = _ids(given[id_].submitted)
                 decided.append(Resolution(id_, task.name, answer, basis, person))
             _keep(connection, task, decided, actor=person)
-
-
-def exclude_example(store: Store, example_id: str, reason: str, *, person: str) -> None:
-    """Keep an example out of every later snapshot and out of the queue.
-
-    Raises:
-        InputError: no such example, or no reason.
-    """
-    if not reason.strip():
-        raise InputError("an exclusion needs a reason", do="say why it should not be there")
-    with store.writing() as connection:
-        if not known_ids(connection, [example_id]):
-            raise InputError("there is no such example", where=example_id)
-        exclude(connection, {example_id: reason.strip()}, actor=checked_annotator(person))
 
 
 def open_disputes(store: Store, task: Task) -> list[str]:
@@ -161,16 +150,6 @@ def _keep(
     add_resolutions(connection, settled, actor=actor)
     settle_resolved(connection, task, [r.example_id for r in settled])
     announce(connection, "example.resolved", *map(asdict, settled))
-
-
-def _known(connection: Connection, ids: Sequence[str]) -> dict[str, Example]:
-    examples = {}
-    for id_ in ids:
-        example = read_example(connection, id_)
-        if example is None:
-            raise InputError("there is no such example", where=id_)
-        examples[id_] = example
-    return examples
 
 
 def _checked(answer: str, task: Task, example: Example, candidates: Sequence[str]) -> str:

@@ -26,15 +26,16 @@ import secrets
 import socket
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from burnish.config import build_config
 from burnish.errors import ConfigError, InputError
 from burnish.hashing import canonical_json
-from burnish.project import timestamp, utc_now
+from burnish.project import Project, timestamp, utc_now
 from burnish.store import Connection, Store
 from burnish.store.webhooks import (
     Delivery,
@@ -44,8 +45,8 @@ from burnish.store.webhooks import (
     are_deliveries_due,
     claim_deliveries,
     drop_delivery,
-    settle_delivery,
-    subscribed,
+    hold_webhooks,
+    keep_delivery,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ _METADATA = {
 }
 
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
+"""What `socket.getaddrinfo` returns."""
 _logger = logging.getLogger(__name__)
 
 
@@ -90,25 +93,59 @@ class WebhookConfig:
                 raise ConfigError(f"allow: {error}", do="write it as 169.254.10.0/24") from error
 
 
+# Nothing is allowed that is guarded.
+_GUARDED = WebhookConfig()
+
+
+def read_webhook_config(project: Project) -> WebhookConfig:
+    """The settings under `[webhooks]`.
+
+    Raises:
+        ConfigError: an unknown key, or what is no network.
+    """
+    return build_config(WebhookConfig, project.table("webhooks"), where="[webhooks]")
+
+
 def announce(connection: Connection, event: Event, *data: Mapping[str, Any]) -> None:
     """Tell every webhook that asked for this event, once the open transaction is kept.
 
     Of an event that happened several times, `data` once for each.
     """
-    ids = subscribed(connection, event)
+    asked = [webhook.id for webhook in hold_webhooks(connection) if event in webhook.events]
+    _tell(connection, asked, event, data)
+
+
+def send_test(store: Store, webhook_id: str) -> bool:
+    """Send a webhook the event `webhook.test`, whatever it asked for; False where there is none."""
+    with store.writing() as connection:
+        asked = [webhook.id for webhook in hold_webhooks(connection) if webhook.id == webhook_id]
+        _tell(connection, asked, "webhook.test", [{}])
+    return bool(asked)
+
+
+def _tell(
+    connection: Connection, ids: Collection[str], event: str, data: Collection[Mapping[str, Any]]
+) -> None:
     if ids and data:
         now = utc_now()
         bodies = [canonical_json({"type": event, "timestamp": now, "data": dict(d)}) for d in data]
         add_deliveries(connection, ids, bodies, next_at=now)
 
 
-def make_webhook(store: Store, url: str, events: Collection[Event], *, actor: str) -> Webhook:
+def make_webhook(
+    store: Store,
+    url: str,
+    events: Collection[Event],
+    *,
+    actor: str,
+    config: WebhookConfig = _GUARDED,
+) -> Webhook:
     """Keep a webhook with a new secret.
 
     Raises:
-        InputError: no http or https URL with a host, or no event.
+        InputError: no http or https URL with a host, an address nothing is sent to, or no event.
     """
-    _check_url(url)
+    _check_url(url, config)
     if not events:
         raise InputError("a webhook needs an event", do=f"name some of {', '.join(EVENTS)}")
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -119,7 +156,7 @@ def make_webhook(store: Store, url: str, events: Collection[Event], *, actor: st
     return webhook
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, config: WebhookConfig) -> None:
     import httpx
 
     try:
@@ -129,6 +166,11 @@ def _check_url(url: str) -> None:
     has_port = 0 < (parts.port or 80) < 65536
     if parts.scheme not in ("http", "https") or not parts.host or not has_port:
         raise InputError(f"no webhook's URL: {url[:200]!r}", do="write https://HOST/PATH")
+    try:
+        found = socket.getaddrinfo(parts.host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return  # a name, which is looked up when something is sent
+    _check_addresses(parts.host, found, config)
 
 
 def signature(secret: str, delivery_id: str, timestamp: int, body: str) -> str:
@@ -173,44 +215,46 @@ def send_due(store: Store, config: WebhookConfig, *, now: datetime) -> int:
     with store.writing() as connection:
         until = timestamp(now + _CLAIMED)
         batch = claim_deliveries(connection, now=timestamp(now), until=until, limit=_BATCH)
-    arrived = _send_batch(batch, config, now)
+    faults = _send_batch(batch, config, now)
     with store.writing() as connection:
         for delivery in batch:
-            if delivery.id in arrived:
-                settle_delivery(connection, delivery, next_at=None)
-            elif delivery.attempts < len(_DELAYS):
-                again = now + timedelta(seconds=_DELAYS[delivery.attempts])
-                settle_delivery(connection, delivery, next_at=timestamp(again))
-            else:
+            fault = faults.get(delivery.id)
+            if fault is None:
                 drop_delivery(connection, delivery)
+            else:
+                left = _DELAYS[delivery.attempts :]
+                next_at = timestamp(now + timedelta(seconds=left[0])) if left else None
+                keep_delivery(connection, delivery, fault=fault, next_at=next_at)
     return len(batch)
 
 
-def _send_batch(batch: Collection[Delivery], config: WebhookConfig, now: datetime) -> set[str]:
-    """Ids of those that arrived."""
+def _send_batch(
+    batch: Collection[Delivery], config: WebhookConfig, now: datetime
+) -> dict[str, str]:
+    """Ids of those that did not arrive, and why."""
     import httpx  # 0.1 s, which a studio that tells nobody need not wait for
 
-    arrived: set[str] = set()
-    unreachable: set[str] = set()
+    faults: dict[str, str] = {}
+    unreachable: dict[str, str] = {}
     # No connection is kept: it was opened, and its certificate checked, for one webhook's host.
     limits = httpx.Limits(max_keepalive_connections=0)
     with httpx.Client(trust_env=False, timeout=_TIMEOUT, limits=limits) as client:
         for delivery in batch:
-            webhook = delivery.webhook
-            if webhook.id in unreachable:
+            webhook_id = delivery.webhook.id
+            if webhook_id in unreachable:
+                faults[delivery.id] = unreachable[webhook_id]
                 continue
             try:
                 response = client.send(_request(client, delivery, config, now), stream=True)
                 response.close()  # what it says, however long, does not matter
             except (httpx.TransportError, InputError) as error:
-                _logger.warning("webhook %s: %s", webhook.id, error)
-                unreachable.add(webhook.id)
-                continue
-            if response.is_success:
-                arrived.add(delivery.id)
+                fault = unreachable[webhook_id] = str(error) or type(error).__name__
             else:
-                _logger.warning("webhook %s: answered %d", webhook.id, response.status_code)
-    return arrived
+                fault = "" if response.is_success else f"answered {response.status_code}"
+            if fault:
+                _logger.warning("webhook %s: %s", webhook_id, fault)
+                faults[delivery.id] = fault
+    return faults
 
 
 def _request(
@@ -242,6 +286,11 @@ def _checked_address(host: str, port: int, config: WebhookConfig) -> str:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise InputError(f"the name {host!r} is not known ({error})") from error
+    return _check_addresses(host, found, config)
+
+
+def _check_addresses(host: str, found: Sequence[_AddressInfo], config: WebhookConfig) -> str:
+    """The first of the addresses, all of which may be sent to."""
     addresses = [ipaddress.ip_address(info[4][0]) for info in found]
     allowed = [ipaddress.ip_network(network) for network in config.allow]
     for address in addresses:

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from burnish.chat import answer_text
 from burnish.errors import ModelError
 from burnish.nn.attention import ATTENTION
-from burnish.nn.batch import Batch, FinishReason, Row, Token, make_row
+from burnish.nn.decoding import DecodingBatch, FinishReason, Row, Token, make_row
 from burnish.nn.models import LoadedModel
 from burnish.nn.sampling import Sampling, TokenLogprobs
 from burnish.progress import progress_bar
@@ -64,7 +64,7 @@ def generate(
     answers: dict[Row, list[Token]] = {row: [] for row in rows}
     waiting = deque(sorted(rows, key=lambda row: len(row.prompt), reverse=True))
     with generating(loaded), progress_bar("generating", unit="answer", total=len(rows)) as bar:
-        batch = Batch(loaded)
+        batch = DecodingBatch(loaded)
         while waiting or batch.rows:
             batch.join(_next_rows(batch, waiting))
             for row, token in batch.step():
@@ -84,7 +84,7 @@ def stream(loaded: LoadedModel, prompt_ids: list[int], sampling: Sampling) -> It
     """
     row = make_row(loaded, prompt_ids, sampling, text=True)
     with generating(loaded):
-        batch = Batch(loaded)
+        batch = DecodingBatch(loaded)
         batch.join([row])
         while row.finish_reason is None:
             ((_, token),) = batch.step()
@@ -128,7 +128,7 @@ def require_plain_cache(loaded: LoadedModel) -> None:
         )
 
 
-def _next_rows(batch: Batch, waiting: deque[Row]) -> list[Row]:
+def _next_rows(batch: DecodingBatch, waiting: deque[Row]) -> list[Row]:
     """Take the rows that join now: none while the batch is nearly full, else as many as fit."""
     active = len(batch.rows)
     if not active:

@@ -7,10 +7,8 @@ adapter), a .gguf file, or a hub id such as `Qwen/Qwen3-0.6B`.
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,17 +19,14 @@ from transformers.utils import logging as transformers_logging
 from burnish.chat import ChatTemplate, choose_template
 from burnish.errors import ModelError
 from burnish.hashing import content_hash, file_hash
-from burnish.nn.gguf import opened_gguf
+from burnish.nn.bases import HUB_ID, first_line, resolve_model
 from burnish.nn.quantised import Quantisation, bitsandbytes_config, quantise
 from burnish.project import MANIFEST, read_manifest
-
-STARTER = "starter"
 
 # Beside an adapter that was trained on a quantised base: {"quantisation": "int4"}.
 QUANTISATION_FILE = "quantisation.json"
 
 _WEIGHTS = ("*.safetensors", "*.bin")
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 # peft 0.21 asks for an attribute that transformers 5.23 renamed; users can do nothing about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
@@ -165,39 +160,6 @@ def load_template(name: str, template: str = "auto") -> ChatTemplate:
     return choose_template(_open_tokenizer(resolve_model(name), name), template)
 
 
-def resolve_model(name: str) -> Path:
-    """The folder that plain `transformers` opens for a BASE; converts a .gguf once.
-
-    Raises:
-        ModelError: nothing there, or not a model.
-    """
-    path = Path(name)
-    if name == STARTER and not path.exists():
-        path = Path(str(resources.files("burnish") / "starter"))
-        if not (path / "config.json").is_file():
-            raise ModelError("this installation carries no starter base", do="reinstall burnish")
-    if path.is_file() and path.suffix == ".gguf":
-        return opened_gguf(path)
-    if path.is_dir():
-        if not any((path / f).is_file() for f in ("config.json", "adapter_config.json")):
-            found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
-            raise ModelError(
-                f"is no model: neither config.json nor adapter_config.json in it (found: {found})",
-                where=name,
-                do="give the folder that holds config.json and the weights",
-            )
-        return path
-    if path.exists():
-        raise ModelError("is a file but no .gguf", where=name, do="give a folder or a .gguf file")
-    if _HUB_ID.match(name) and not name.endswith(".gguf"):
-        return _from_hub(name)
-    raise ModelError(
-        "there is no such base",
-        where=name,
-        do="give a hub id (owner/name), a model folder, a .gguf file, a checkpoint, or `starter`",
-    )
-
-
 def compute_dtype(precision: str) -> torch.dtype:
     """The number format to compute in."""
     assert precision in ("auto", "bf16", "fp32"), precision
@@ -246,7 +208,7 @@ def _open_folder(folder: Path, name: str, dtype: torch.dtype, quantisation: Quan
     except Exception as error:
         # transformers, safetensors and json each raise their own kinds on a broken model folder.
         raise ModelError(
-            f"cannot be opened as a causal language model: {_first_line(error)}",
+            f"cannot be opened as a causal language model: {first_line(error)}",
             where=name,
             do="check that config.json and the weights are complete and of a decoder model",
         ) from error
@@ -268,7 +230,7 @@ def _open_adapter(
 
     config = PeftConfig.from_pretrained(str(folder))
     base = config.base_model_name_or_path
-    if not Path(base).is_dir() and not _HUB_ID.match(base):
+    if not Path(base).is_dir() and not HUB_ID.match(base):
         raise ModelError(
             f"is an adapter whose base is gone: {base}",
             where=str(folder),
@@ -304,26 +266,9 @@ def _open_tokenizer(folder: Path, name: str) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise ModelError(
-            f"its tokenizer cannot be opened: {_first_line(error)}",
+            f"its tokenizer cannot be opened: {first_line(error)}",
             where=name,
             do="put tokenizer.json and tokenizer_config.json beside the weights",
-        ) from error
-
-
-def _from_hub(name: str) -> Path:
-    """Download a model from the hub (or find it in the hub's cache) and return its folder."""
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:
-        # Offline, gated, misspelt, no space: the hub's own words say which.
-        raise ModelError(
-            f"cannot be fetched from the hub: {_first_line(error)}",
-            where=name,
-            do="check the name and the network, sign in with `hf auth login` for a gated model, or "
-            "give a local folder",
         ) from error
 
 
@@ -333,8 +278,3 @@ def _identity(folder: Path) -> str:
     files = {"config.json", *(p.name for pattern in _WEIGHTS for p in folder.glob(pattern))}
     hashes = {name: file_hash(folder / name) for name in files if (folder / name).is_file()}
     return f"base-{content_hash(hashes)[:16]}"
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]

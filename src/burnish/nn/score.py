@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from burnish.chat import Rendered, render_many, render_prompt
 from burnish.errors import InputError, TemplateError, UserError
 from burnish.nn.attention import ATTENTION
-from burnish.nn.batch import answer_room
+from burnish.nn.decoding import answer_room
 from burnish.nn.forest import Forest, plant, rounded
 from burnish.nn.generate import Sampling, generate
 from burnish.nn.head import Head, head_of

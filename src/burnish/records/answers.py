@@ -90,6 +90,16 @@ def span_text(example: Example) -> str:
     return next(users, "")
 
 
+def spans_answer(spans: Iterable[tuple[int, int, str]]) -> str:
+    """Spans given as (start, end, label), in any order, as an answer of the kind `spans`."""
+    return canonical_json([{"start": s, "end": e, "label": label} for s, e, label in sorted(spans)])
+
+
+def verdict_answer(verdict: str, reason: str = "") -> str:
+    """A verdict, with its reason where there is one, as an answer of the kind `accept`."""
+    return canonical_json({"verdict": verdict} | ({"reason": reason} if reason else {}))
+
+
 def compared(answer: str, task: Task) -> str:
     """What is compared of an answer: two people agree where this is equal.
 
@@ -158,7 +168,7 @@ def _canonical(answer: str, task: Task, example: Example, candidates: Sequence[s
             verdict, reason = _verdict(answer)
             if verdict == "accept" and example.conversation.answer is None:
                 raise InputError("the example has no answer to accept", do="reject or skip it")
-            return canonical_json({"verdict": verdict} | ({"reason": reason} if reason else {}))
+            return verdict_answer(verdict, reason)
 
 
 def _choice(answer: str, task: Task) -> str:
@@ -234,7 +244,7 @@ def _spans(answer: str, task: Task, text: str) -> str:
             )
         spans.append((start, end, _choice(label.strip(), task)))
     _refuse_twice(spans, "spans")
-    return canonical_json([{"start": s, "end": e, "label": label} for s, e, label in sorted(spans)])
+    return spans_answer(spans)
 
 
 def _turns(answer: str, example: Example) -> tuple[Message, ...]:

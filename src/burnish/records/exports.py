@@ -1,20 +1,42 @@
-"""What labelling tools write: the text as the user's turn and, where exactly one, the answer.
+"""Files of labels, read for the texts they are about: each the user's turn, waiting for an answer.
 
 Shapes: Label Studio's "Label Studio JSON format of annotated tasks", Argilla v2's
-`Record.to_dict`, Prodigy's `db-out`, doccano's JSONL export. Answers that are no text (spans,
-boxes, rankings) and items several people answered differently come without an answer; the export's
-own fields are kept in the metadata, so nothing is lost. `label.interchange` reads the same files
-for who said what; it shares the parts below that have no underscore.
+`Record.to_dict`, Prodigy's `db-out`, doccano's JSONL export, and our own plain rows. What people
+and models said there is in neither the conversation nor the metadata: annotators are shown both,
+and must not see each other's answers. `label.interchange` reads the same files for who said what;
+it shares the parts below that have no underscore.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from burnish.records.messages import UnfitError, openai_conversation, text_of
 from burnish.types import Conversation, Message
 
+FIELD = "burnish"
+"""Where `label.interchange` keeps in a tool's record what the tool has no place for."""
+LABEL_COLUMNS = (
+    "record",
+    "example_id",
+    "prompt",
+    "task",
+    "answer",
+    "annotator",
+    "status",
+    "seconds",
+    "guideline_version",
+    "created_at",
+    "client_id",
+    "draft_id",
+    "edit_distance",
+)
+"""The columns of our own plain rows."""
+
+_DOCCANO_SAID = ("label", "entities", "relations", "cats", "Comments", "annotator", FIELD)
 _TEXT_FIELDS = ("text", "prompt", "question", "instruction", "input", "messages")
 
 
@@ -43,60 +65,57 @@ def is_doccano(row: Mapping[str, Any]) -> bool:
 
 
 def label_studio_conversation(row: Mapping[str, Any]) -> Conversation:
-    """The one text of `data`; cancelled annotations do not count, ground truth counts alone."""
-    kept = [a for a in objects(row, "annotations") if not a.get("was_cancelled")]
-    truth = [a for a in kept if a.get("ground_truth")]
-    return _answered(prompt_in(row["data"], "data"), map(_label_studio_answer, truth or kept))
+    """The one text of `data`."""
+    return prompt_in(row["data"], "data")
 
 
-def label_studio_value(result: Mapping[str, Any]) -> Any:
-    """What one control holds: `value` has it under the control's type, or under the key here."""
-    kind, value = str(result.get("type")), result.get("value")
-    key = {"textarea": "text", "pairwise": "selected"}.get(kind, kind)
-    return value.get(key) if isinstance(value, Mapping) else None
-
-
-def _label_studio_answer(annotation: Mapping[str, Any]) -> str | None:
-    results = objects(annotation, "result")
-    if len(results) != 1 or results[0].get("type") not in ("textarea", "choices", "rating"):
-        return None
-    given = label_studio_value(results[0])
-    if given is None:
-        return None
-    parts = [text_of(part, "value") for part in (given if isinstance(given, list) else [given])]
-    return ("\n" if results[0]["type"] == "textarea" else ", ").join(parts)
+def label_studio_own(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a task what it had before anybody saw it."""
+    return _only(row, ("id", "data", "meta"))
 
 
 def argilla_conversation(row: Mapping[str, Any]) -> Conversation:
-    """The one text of `fields`; drafts and discarded responses do not count."""
-    final = [
-        (question, response.get("value"))
-        for question in row["responses"]
-        for response in objects(row["responses"], question)
-        if response.get("status") not in ("draft", "discarded")
-    ]
-    one_question = len({question for question, _ in final}) == 1
-    return _answered(prompt_in(row["fields"], "fields"), (v for _, v in final if one_question))
+    """The one text of `fields`."""
+    return prompt_in(row["fields"], "fields")
 
 
-def prodigy_conversation(row: Mapping[str, Any]) -> Conversation:
-    """An accepted label or choice is the answer; a rejected or ignored one is none."""
-    prompt = Conversation((Message("user", row["text"]),))
-    return _answered(prompt, prodigy_chosen(row) if row.get("answer") == "accept" else ())
+def argilla_own(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a record what it had before anybody saw it."""
+    return _only(row, ("id", "fields", "metadata"))
 
 
-def prodigy_chosen(row: Mapping[str, Any]) -> list[Any]:
-    """The texts of the options chosen, or the one label that was asked about."""
-    options = {str(o.get("id")): o.get("text", o.get("id")) for o in objects(row, "options")}
-    if "label" in row and not options:
-        return [row["label"]]
-    accepted = row.get("accept")
-    return [options.get(str(i), i) for i in (accepted if isinstance(accepted, list) else ())]
+def prodigy_own(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`meta` and `options` alone: what somebody typed stands under any name."""
+    return _only(row, ("meta", "options"))
 
 
-def doccano_conversation(row: Mapping[str, Any]) -> Conversation:
-    """The one label that is a text; spans are none."""
-    return _answered(Conversation((Message("user", row["text"]),)), row.get("label", ()))
+def doccano_own(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All but the labels: doccano writes the metadata as columns beside them."""
+    return {name: value for name, value in row.items() if name not in _DOCCANO_SAID}
+
+
+def line_conversation(row: Mapping[str, Any]) -> Conversation:
+    """What a line of Prodigy or doccano shows: its text, or the turns that we wrote beside it."""
+    if "messages" in row:
+        return openai_conversation(row["messages"])
+    return Conversation((Message("user", text_of(row.get("text"), "text")),))
+
+
+def label_row_conversation(row: Mapping[str, Any]) -> Conversation:
+    """The prompt of a plain row: a text, or turns, which CSV holds as JSON."""
+    prompt = row["prompt"]
+    if isinstance(prompt, str) and prompt.startswith('[{"'):
+        # A person's text may happen to begin like a list.
+        with contextlib.suppress(ValueError):
+            prompt = json.loads(prompt)
+    if isinstance(prompt, list):
+        return openai_conversation(prompt)
+    return Conversation((Message("user", text_of(prompt, "prompt")),))
+
+
+def label_row_own(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The columns that are none of ours."""
+    return {name: value for name, value in row.items() if name not in LABEL_COLUMNS}
 
 
 def objects(row: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -119,10 +138,12 @@ def prompt_in(fields: Mapping[str, Any], name: str) -> Conversation:
     return Conversation((Message("user", text_of(value, texts[0])),))
 
 
-def _answered(prompt: Conversation, answers: Iterable[Any]) -> Conversation:
-    """With the answer, if everybody gave the same one and it is a text or a number."""
-    given = list(answers)
-    scalar = all(isinstance(answer, (str, int, float)) for answer in given)
-    if not given or not scalar or len(set(given)) > 1:
-        return prompt
-    return prompt.answered(text_of(given[0], "answer"))
+def _only(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """These, without what we kept in them."""
+    own = {name: row[name] for name in names if name in row}
+    return {
+        name: {k: v for k, v in value.items() if k != FIELD}
+        if isinstance(value, Mapping)
+        else value
+        for name, value in own.items()
+    }

@@ -13,7 +13,6 @@ from typing import Any
 
 from burnish.config import did_you_mean
 from burnish.errors import InputError
-from burnish.hashing import canonical_json
 from burnish.records import exports
 from burnish.records.messages import (
     UnfitError,
@@ -49,6 +48,8 @@ class Format:
     """The columns `convert` has taken in; the others become metadata."""
     is_shape: Callable[[Values], bool] = lambda _: True
     """What else tells the format, where columns alone would not."""
+    own: Callable[[Values], Values] = lambda values: values
+    """The row without what people and models answered, of which nothing becomes metadata."""
     guessed: bool = True
 
     def fits(self, values: Values) -> bool:
@@ -63,7 +64,7 @@ class Format:
 
     def has_columns(self, values: Values) -> bool:
         """Whether a row has one of the sets of columns."""
-        return any(all(column in values for column in columns) for columns in self.columns)
+        return any(all(map(values.__contains__, columns)) for columns in self.columns)
 
 
 def example_of(format_: Format, values: Values, source: str) -> Example:
@@ -80,7 +81,11 @@ def example_of(format_: Format, values: Values, source: str) -> Example:
         example = Example(
             format_.convert(values),
             source,
-            {k: _plain(k, v) for k, v in values.items() if k and k not in used and _is_there(v)},
+            {
+                k: _plain(k, v)
+                for k, v in format_.own(values).items()
+                if k and k not in used and _is_there(v)
+            },
             1.0 if weight is None else loss_weight(weight),
         )
     _check_unicode(example)
@@ -126,7 +131,7 @@ def _nearest(values: Values) -> str:
     choices = [(f, columns) for f in FORMATS if f.guessed for columns in f.columns]
     format_, columns = max(choices, key=nearness)
     if not nearness((format_, columns)):
-        return ""
+        return "; none of them is a format's; the plainest format is 'text', with a column 'text'"
     lacking = [
         f"{c!r}" + "".join(f" (there is {near!r})" for near in _similar(c, values))
         for c in columns
@@ -143,7 +148,9 @@ def _nearest(values: Values) -> str:
 
 
 def _similar(column: str, values: Values) -> list[str]:
-    return difflib.get_close_matches(column, list(values), 1, 0.8)
+    """The column that is spelt almost so, or else one that has the word in it: `full_text`."""
+    having = [name for name in values if column in name.lower().split("_")]
+    return difflib.get_close_matches(column, list(values), 1, 0.8) or having[:1]
 
 
 def _is_there(value: Any) -> bool:
@@ -168,7 +175,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def _check_unicode(example: Example) -> None:
     """Refuse half a surrogate pair: JSON may spell it, but no UTF-8 text can hold it."""
-    texts = [canonical_json(example.metadata), example.conversation.tools or ""]
+    texts = [example.canonical_metadata, example.conversation.tools or ""]
     for message in example.conversation.messages:
         texts.append(message.content)
         texts += [text for call in message.tool_calls for text in (call.name, call.arguments)]
@@ -221,6 +228,7 @@ FORMATS: tuple[Format, ...] = (
         exports.label_studio_conversation,
         lambda _: (),
         exports.is_label_studio,
+        exports.label_studio_own,
     ),
     Format(
         "argilla",
@@ -228,20 +236,30 @@ FORMATS: tuple[Format, ...] = (
         exports.argilla_conversation,
         lambda _: (),
         exports.is_argilla,
+        exports.argilla_own,
     ),
     Format(
         "prodigy",
         (("text", "_input_hash"), ("text", "_task_hash")),
-        exports.prodigy_conversation,
-        lambda _: ("text",),
+        exports.line_conversation,
+        lambda _: (),
         exports.is_prodigy,
+        exports.prodigy_own,
     ),
     Format(
         "doccano",
         (("text", "label"), ("text", "entities", "relations"), ("text", "entities", "cats")),
-        exports.doccano_conversation,
-        lambda _: ("text",),
+        exports.line_conversation,
+        lambda _: ("text", "messages"),
         exports.is_doccano,
+        exports.doccano_own,
+    ),
+    Format(
+        "labels",
+        (("prompt", "answer", "annotator"),),
+        exports.label_row_conversation,
+        lambda _: (),
+        own=exports.label_row_own,
     ),
     Format(
         "messages",

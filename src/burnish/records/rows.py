@@ -47,15 +47,19 @@ class Reject:
     """As read: a dict, or the text where it could not be parsed."""
 
 
-def read_rows(path: Path, on_bytes: OnBytes = lambda _: None) -> Iterator[Row | Reject]:
+def read_rows(
+    path: Path, on_bytes: OnBytes = lambda _: None, *, ending: str | None = None
+) -> Iterator[Row | Reject]:
     """Stream the rows of a .jsonl, .json, .csv, .tsv, .parquet or .txt file.
+
+    A file with none of these endings is read as if it had the one given.
 
     Raises:
         InputError: the file as a whole cannot be read; where that shows only half-way, the rows
             before have been given already.
     """
     _check_file(path)
-    reader = _READERS.get(path.suffix.lower())
+    reader = _READERS.get(path.suffix.lower()) or _READERS.get(ending or "")
     if reader is None:
         raise InputError(
             f"a file ending in {path.suffix!r} cannot be read",

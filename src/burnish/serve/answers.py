@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from burnish.nn.batch import Row, Token, make_row
+from burnish.nn.decoding import Row, Token, make_row
 from burnish.nn.sampling import Sampling
 from burnish.serve.access import ApiError
 from burnish.serve.engine import Engine, EngineBusyError, EngineError, Generation

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from burnish.chat import render_prompt
 from burnish.errors import InputError, UserError
-from burnish.nn.batch import answer_room
+from burnish.nn.decoding import answer_room
 from burnish.nn.sampling import Sampling
 from burnish.serve.access import ApiError, Gate
 from burnish.serve.answers import Answers, Prompt, ask

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
-from burnish.nn.batch import Batch, Row, Token
+from burnish.nn.decoding import DecodingBatch, Row, Token
 from burnish.nn.generate import generating, require_plain_cache
 from burnish.nn.models import LoadedModel
 
@@ -93,7 +93,7 @@ class Engine:
         return len(self._active), len(self._waiting)
 
     def submit(self, rows: Sequence[Row]) -> list[Generation]:
-        """Queue rows (see `nn.batch.make_row`), all of them or none.
+        """Queue rows (see `nn.decoding.make_row`), all of them or none.
 
         Raises:
             EngineBusyError: too many wait already.
@@ -121,7 +121,7 @@ class Engine:
 
     def _run(self) -> None:
         with generating(self.loaded):
-            batch = Batch(self.loaded)
+            batch = DecodingBatch(self.loaded)
             while (joining := self._next()) is not None:
                 try:
                     self._advance(batch, joining)
@@ -130,7 +130,7 @@ class Engine:
                     # under way are lost and the server goes on.
                     _log.exception("the model failed; %d answers are lost", len(self._active))
                     self._fail("the model failed; the server's log says how")
-                    batch = Batch(self.loaded)
+                    batch = DecodingBatch(self.loaded)
         self._fail("the server is stopping")
 
     def _next(self) -> list[Row] | None:
@@ -146,7 +146,7 @@ class Engine:
                 joining.append(generation.row)
             return joining
 
-    def _advance(self, batch: Batch, joining: list[Row]) -> None:
+    def _advance(self, batch: DecodingBatch, joining: list[Row]) -> None:
         """One token for every active row."""
         batch.join(joining)
         for row in [row for row, generation in self._active.items() if generation.cancelled]:

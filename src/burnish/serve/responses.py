@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from burnish.nn.batch import Token
+from burnish.nn.decoding import Token
 from burnish.nn.models import LoadedModel
 from burnish.serve.access import ApiError
 from burnish.serve.answers import Answers, Choice

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select
 
 from burnish.project import utc_now
 from burnish.store.insert import insert_new
 from burnish.store.log import append_log, rows_payload
 from burnish.store.tables import annotations
-from burnish.types import Annotation, AnnotationStatus
+from burnish.types import Annotation
 
-_COLUMNS = [column for column in annotations.c if column.name != "seq"]
+# By name, not by place, a row takes four times as long to read.
+COLUMNS = [annotations.c[field.name] for field in fields(Annotation)]
+"""What makes an `Annotation`, in the order of its fields."""
 
 
 def add_annotations(
@@ -32,20 +34,20 @@ def read_annotations(
     connection: Connection, *, task: str | None = None, example_id: str | None = None
 ) -> Iterator[Annotation]:
     """Annotations in order of arrival, streaming; of one task or one example if asked."""
-    query = select(*_COLUMNS).order_by(annotations.c.seq)
+    query = select(*COLUMNS).order_by(annotations.c.seq)
     if task is not None:
         query = query.where(annotations.c.task == task)
     if example_id is not None:
         query = query.where(annotations.c.example_id == example_id)
     for row in connection.execute(query, execution_options={"yield_per": 1000}):
-        yield to_annotation(row)
+        yield Annotation(*row)
 
 
 def read_annotation(connection: Connection, client_id: str) -> Annotation | None:
     """The annotation of that client id, or None."""
-    query = select(*_COLUMNS).where(annotations.c.client_id == client_id)
+    query = select(*COLUMNS).where(annotations.c.client_id == client_id)
     row = connection.execute(query).one_or_none()
-    return None if row is None else to_annotation(row)
+    return None if row is None else Annotation(*row)
 
 
 def count_annotations(connection: Connection) -> int:
@@ -57,20 +59,3 @@ def _to_row(annotation: Annotation, now: str) -> dict[str, Any]:
     # Not `asdict`, which copies every text: a fifth of the time an import takes.
     row = {field.name: getattr(annotation, field.name) for field in fields(annotation)}
     return {**row, "created_at": annotation.created_at or now}
-
-
-def to_annotation(row: Row[Any]) -> Annotation:
-    """An annotation from a row of its table."""
-    return Annotation(
-        example_id=row.example_id,
-        task=row.task,
-        answer=row.answer,
-        annotator=row.annotator,
-        client_id=row.client_id,
-        guideline_version=row.guideline_version,
-        seconds=row.seconds,
-        status=cast(AnnotationStatus, row.status),
-        created_at=row.created_at,
-        draft_id=row.draft_id,
-        edit_distance=row.edit_distance,
-    )

@@ -16,9 +16,9 @@ from burnish.errors import InputError
 from burnish.hashing import canonical_json
 from burnish.project import utc_now
 from burnish.records.answers import applied, candidates_of, compared, is_answered
-from burnish.store.annotations import to_annotation
 from burnish.store.drafts import read_drafts
 from burnish.store.examples import PAGE, example_pages
+from burnish.store.labelling import annotations_by_example
 from burnish.store.log import append_log, rows_payload
 from burnish.store.tables import annotations, examples, exclusions, gold, resolutions
 from burnish.tasks import Task
@@ -57,9 +57,8 @@ class Given:
 
     @property
     def newest(self) -> tuple[Annotation, ...]:
-        """Everybody's newest annotation; who has withdrawn it has said nothing."""
-        newest = {a.annotator: a for a in self.annotations}.values()
-        return tuple(a for a in newest if a.status != "withdrawn")
+        """What each person said last."""
+        return newest_of_each(self.annotations)
 
     @property
     def submitted(self) -> tuple[Annotation, ...]:
@@ -81,6 +80,13 @@ class Given:
         basis = {a.client_id for a in self.submitted}
         return basis == set(self.resolution.annotation_ids) and not self.is_flagged
 
+    @property
+    def settled_answer(self) -> str | None:
+        """What gold, or else a decision that stands, says; None where nothing is settled."""
+        if self.gold is not None or self.resolution is None:
+            return self.gold
+        return self.resolution.answer if self.is_settled else None
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -92,6 +98,12 @@ class Answered:
     """With the answer in force where `status` is `answered`, else as received."""
     annotations: tuple[Annotation, ...] = ()
     """Those the answer rests on; empty where it is gold or the example's own."""
+
+
+def newest_of_each(annotations: Iterable[Annotation]) -> tuple[Annotation, ...]:
+    """Everybody's newest annotation; who has withdrawn it has said nothing."""
+    newest = {a.annotator: a for a in annotations}.values()
+    return tuple(a for a in newest if a.status != "withdrawn")
 
 
 def add_resolutions(connection: Connection, batch: Iterable[Resolution], *, actor: str) -> None:
@@ -148,9 +160,7 @@ def read_answered(connection: Connection, task: Task) -> Iterator[Answered]:
 
 def read_given(connection: Connection, task: str, ids: Collection[str]) -> dict[str, Given]:
     """What has been said of each of these examples in a task."""
-    said: dict[str, list[Annotation]] = {}
-    for row in _of_examples(connection, annotations, ids, task):
-        said.setdefault(row.example_id, []).append(to_annotation(row))
+    said = annotations_by_example(connection, task, ids)
     decided = {
         row.example_id: _to_resolution(row)
         for row in _of_examples(connection, resolutions, ids, task)

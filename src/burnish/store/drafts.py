@@ -3,8 +3,9 @@
 The candidates of `rank` are an example's drafts in order of arrival, so a draft is never removed.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    bindparam,
     exists,
     func,
     or_,
@@ -22,6 +24,7 @@ from sqlalchemy import (
 from burnish.hashing import content_hash
 from burnish.project import utc_now
 from burnish.store.insert import insert_new
+from burnish.store.labelling import superseded
 from burnish.store.log import append_log, rows_payload
 from burnish.store.tables import (
     annotations,
@@ -82,28 +85,24 @@ def read_drafts(
     connection: Connection, task: str, example_ids: Collection[str]
 ) -> dict[str, list[Draft]]:
     """The drafts of these examples, those of each in order of arrival."""
-    query = (
-        select(drafts)
-        .where(drafts.c.example_id.in_(example_ids), drafts.c.task == task)
-        .order_by(drafts.c.seq)
-    )
     found: dict[str, list[Draft]] = {}
-    for row in connection.execute(query):
+    for row in connection.execute(_of_examples(), {"task": task, "ids": list(example_ids)}):
         found.setdefault(row.example_id, []).append(_to_draft(row))
     return found
+
+
+@cache
+def _of_examples() -> Select[Any]:
+    of_examples = drafts.c.example_id.in_(bindparam("ids", expanding=True))
+    return (
+        select(drafts).where(of_examples, drafts.c.task == bindparam("task")).order_by(drafts.c.seq)
+    )
 
 
 def read_draft(connection: Connection, draft_id: str) -> Draft | None:
     """The draft of that id, or None."""
     row = connection.execute(select(drafts).where(drafts.c.id == draft_id)).one_or_none()
     return None if row is None else _to_draft(row)
-
-
-def read_all_drafts(connection: Connection, task: str) -> Iterator[Draft]:
-    """Every draft of a task in order of arrival, streaming."""
-    query = select(drafts).where(drafts.c.task == task).order_by(drafts.c.seq)
-    for row in connection.execute(query, execution_options={"yield_per": 1000}):
-        yield _to_draft(row)
 
 
 def undrafted(
@@ -180,13 +179,6 @@ def _wants_answer(task: str, overlap: int) -> ColumnElement[bool]:
 
     Gold items want everybody's, and one without a draft among drafted ones would be known by it.
     """
-    later = annotations.alias()
-    superseded = exists().where(
-        later.c.example_id == annotations.c.example_id,
-        later.c.task == task,
-        later.c.annotator == annotations.c.annotator,
-        later.c.seq > annotations.c.seq,
-    )
     answers = (
         select(func.count())
         .select_from(annotations)
@@ -196,7 +188,7 @@ def _wants_answer(task: str, overlap: int) -> ColumnElement[bool]:
             # instead of looking up the example, 60 s for 100,000 examples.
             annotations.c.task.concat("") == task,
             annotations.c.status == "submitted",
-            ~superseded,
+            ~superseded(),
         )
         .scalar_subquery()
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from sqlalchemy import Connection, delete, func, insert, select
 
 from burnish.hashing import canonical_json
 from burnish.project import utc_now
+from burnish.store.disputes import refresh_disputes
 from burnish.store.insert import insert_new
 from burnish.store.log import append_log, rows_payload
-from burnish.store.queue_rows import leave_queue
+from burnish.store.queue_rows import come_back, leave_queue
 from burnish.store.tables import examples, exclusions, findings
+from burnish.tasks import Task
 from burnish.types import Finding
 
 
@@ -35,12 +36,6 @@ def replace_findings(connection: Connection, found: Iterable[Finding], *, actor:
     append_log(connection, actor, "audit", rows_payload(rows))
 
 
-def read_findings(connection: Connection, *, limit: int | None = None) -> list[Finding]:
-    """What the newest audit found, in its order."""
-    rows = connection.execute(select(findings).order_by(findings.c.seq).limit(limit))
-    return [Finding(r.check, tuple(json.loads(r.example_ids)), r.message, r.fix) for r in rows]
-
-
 def exclude(connection: Connection, reasons: Mapping[str, str], *, actor: str) -> int:
     """Keep examples (id -> reason) out of every later snapshot; returns how many are new."""
     now = utc_now()
@@ -54,6 +49,23 @@ def exclude(connection: Connection, reasons: Mapping[str, str], *, actor: str) -
         append_log(connection, actor, "exclude", rows_payload(new))
         leave_queue(connection, added)
     return len(added)
+
+
+def include_again(
+    connection: Connection, ids: Collection[str], tasks: Iterable[Task], *, actor: str
+) -> int:
+    """Let excluded examples take part again; returns how many of these were excluded.
+
+    Their annotations count as before, in the disputes of these tasks too.
+    """
+    ended = delete(exclusions).where(exclusions.c.example_id.in_(ids))
+    back = connection.execute(ended.returning(exclusions.c.example_id)).scalars().all()
+    if back:
+        append_log(connection, actor, "include again", rows_payload(sorted(back)))
+        come_back(connection, back)
+        for task in tasks:
+            refresh_disputes(connection, task, back)
+    return len(back)
 
 
 def read_exclusions(connection: Connection) -> dict[str, str]:

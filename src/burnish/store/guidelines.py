@@ -49,11 +49,6 @@ def newest_guidelines(connection: Connection, task: str) -> str | None:
     return connection.scalar(query.order_by(guideline_history.c.seq.desc()).limit(1))
 
 
-def read_guidelines(connection: Connection, version: str) -> str | None:
-    """The text of one version of the guidelines."""
-    return connection.scalar(select(guidelines.c.text).where(guidelines.c.version == version))
-
-
 def read_guideline_history(connection: Connection, task: str) -> Iterator[GuidelineVersion]:
     """A task's versions, newest first."""
     made_under = (

@@ -1,15 +1,15 @@
 """Examples with everything said of them on one task: what an export writes, an import checks by."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, exists, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, exists, func, or_, select
 
-from burnish.store.annotations import to_annotation
 from burnish.store.drafts import Draft, read_drafts
 from burnish.store.examples import PAGE
+from burnish.store.labelling import annotations_by_example
 from burnish.store.tables import annotations, drafts, examples, gold
 from burnish.types import Annotation, Conversation, Example
 
@@ -28,6 +28,9 @@ class Gold:
     """ISO 8601 in UTC."""
 
 
+T = TypeVar("T", Annotation, Draft, Gold)
+
+
 @dataclass(frozen=True, slots=True)
 class Labelled:
     """An example and what was said of it, in order of arrival."""
@@ -40,8 +43,8 @@ class Labelled:
     gold: Gold | None = None
 
 
-def labelled_examples(connection: Connection, task: str) -> Iterator[Labelled]:
-    """Every example with an annotation, a draft or a gold answer, in order of arrival; streaming.
+def labelled_after(connection: Connection, task: str, after: int) -> list[tuple[int, Labelled]]:
+    """The next examples with an annotation, a draft or a gold answer, at most `PAGE`, by `seq`.
 
     Excluded ones too: what people said is not lost with the example.
     """
@@ -51,25 +54,42 @@ def labelled_examples(connection: Connection, task: str) -> Iterator[Labelled]:
             for table in (annotations, drafts, gold)
         )
     )
-    last = 0
-    while True:
-        query = select(*_SHOWN).where(examples.c.seq > last, said).order_by(examples.c.seq)
-        rows = connection.execute(query.limit(PAGE)).all()
-        if not rows:
-            return
-        yield from _with_all_said(connection, task, rows)
-        last = rows[-1].seq
+    query = select(*_SHOWN).where(examples.c.seq > after, said).order_by(examples.c.seq)
+    return _with_all_said(connection, task, connection.execute(query.limit(PAGE)).all())
 
 
-def read_gold(
-    connection: Connection, task: str, example_ids: Collection[str] | None = None
-) -> Iterator[Gold]:
-    """The gold answers of a task, or of these examples; streaming."""
-    query = select(gold).where(gold.c.task == task).order_by(gold.c.example_id)
-    if example_ids is not None:
-        query = query.where(gold.c.example_id.in_(example_ids))
-    for row in connection.execute(query, execution_options={"yield_per": PAGE}):
-        yield Gold(row.example_id, row.task, row.answer, row.by, row.created_at)
+def annotations_after(
+    connection: Connection, task: str, after: int, *, until: int
+) -> list[tuple[int, Annotation, Conversation]]:
+    """The next annotations of a task, at most `PAGE`, by `seq` up to `until`."""
+    place = annotations.c.seq
+    return _said_after(connection, task, Annotation, place, after, place <= until)
+
+
+def drafts_after(
+    connection: Connection, task: str, after: int
+) -> list[tuple[int, Draft, Conversation]]:
+    """The next drafts of a task, at most `PAGE`, by `seq`."""
+    return _said_after(connection, task, Draft, drafts.c.seq, after)
+
+
+def gold_after(
+    connection: Connection, task: str, after: str
+) -> list[tuple[str, Gold, Conversation]]:
+    """The next gold answers of a task, at most `PAGE`, by `example_id`."""
+    return _said_after(connection, task, Gold, gold.c.example_id, after)
+
+
+def newest_annotation_seq(connection: Connection) -> int:
+    """The `seq` of the annotation that came last; 0 before the first."""
+    return connection.scalar(select(func.max(annotations.c.seq))) or 0
+
+
+def read_gold(connection: Connection, task: str, example_ids: Collection[str]) -> list[Gold]:
+    """The gold answers of these examples."""
+    query = select(gold).where(gold.c.task == task, gold.c.example_id.in_(example_ids))
+    rows = connection.execute(query)
+    return [Gold(row.example_id, row.task, row.answer, row.by, row.created_at) for row in rows]
 
 
 def examples_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Example]:
@@ -78,28 +98,49 @@ def examples_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Ex
     return {row.id: _to_example(row) for row in rows}
 
 
+def _said_after(
+    connection: Connection,
+    task: str,
+    kind: type[T],
+    place: Column[Any],
+    after: int | str,
+    *also: ColumnElement[bool],
+) -> list[tuple[Any, T, Conversation]]:
+    """What the next rows of the table of `place` say, each with its example's conversation."""
+    said = place.table.c
+    query = (
+        select(place, examples.c.conversation, *(said[field.name] for field in fields(kind)))
+        .join(examples, examples.c.id == said.example_id)
+        .where(said.task == task, place > after, *also)
+        .order_by(place)
+        .limit(PAGE)
+    )
+    return [
+        (at, kind(*values), Conversation.from_json(json.loads(shown)))
+        for at, shown, *values in connection.execute(query)
+    ]
+
+
 def _with_all_said(
     connection: Connection, task: str, rows: Sequence[Row[Any]]
-) -> Iterator[Labelled]:
+) -> list[tuple[int, Labelled]]:
     ids = [row.id for row in rows]
-    query = (
-        select(annotations)
-        .where(annotations.c.example_id.in_(ids), annotations.c.task == task)
-        .order_by(annotations.c.seq)
-    )
-    given: dict[str, list[Annotation]] = {}
-    for row in connection.execute(query):
-        given.setdefault(row.example_id, []).append(to_annotation(row))
+    given = annotations_by_example(connection, task, ids)
     proposed = read_drafts(connection, task, ids)
     known = {one.example_id: one for one in read_gold(connection, task, ids)}
-    for row in rows:
-        yield Labelled(
-            row.id,
-            _to_example(row),
-            given.get(row.id, ()),
-            proposed.get(row.id, ()),
-            known.get(row.id),
+    return [
+        (
+            row.seq,
+            Labelled(
+                row.id,
+                _to_example(row),
+                given.get(row.id, ()),
+                proposed.get(row.id, ()),
+                known.get(row.id),
+            ),
         )
+        for row in rows
+    ]
 
 
 def _to_example(row: Row[Any]) -> Example:

@@ -1,16 +1,17 @@
-"""What labelling asks of the store beside the queue: newest annotations, and examples by prompt."""
+"""What labelling asks of the store beside the queue: annotations and examples, found by what."""
 
-import json
 from collections.abc import Collection, Iterable, Iterator
-from itertools import groupby, islice
-from typing import TypeVar
+from functools import cache
+from itertools import islice
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, exists, func, select
 
-from burnish.store.annotations import to_annotation
+from burnish.errors import InputError
+from burnish.store.annotations import COLUMNS
 from burnish.store.examples import PAGE
 from burnish.store.tables import annotations, examples, exclusions
-from burnish.types import Annotation, Conversation
+from burnish.types import Annotation
 
 T = TypeVar("T")
 
@@ -26,48 +27,23 @@ def annotations_by_client_id(
     connection: Connection, client_ids: Collection[str]
 ) -> dict[str, Annotation]:
     """Those of the client-made ids that are known, with their annotations."""
-    rows = connection.execute(select(annotations).where(annotations.c.client_id.in_(client_ids)))
-    return {row.client_id: to_annotation(row) for row in rows}
+    rows = connection.execute(select(*COLUMNS).where(annotations.c.client_id.in_(client_ids)))
+    return {row.client_id: Annotation(*row) for row in rows}
 
 
-def annotations_with_conversations(
-    connection: Connection, task: str
-) -> Iterator[tuple[Annotation, Conversation]]:
-    """Every annotation of a task, oldest first, with its example's conversation. Streaming."""
+def annotations_by_example(
+    connection: Connection, task: str, example_ids: Collection[str]
+) -> dict[str, list[Annotation]]:
+    """A task's annotations of these examples, those of each oldest first."""
     query = (
-        select(annotations, examples.c.conversation)
-        .join(examples, examples.c.id == annotations.c.example_id)
-        .where(annotations.c.task == task)
+        select(*COLUMNS)
+        .where(annotations.c.example_id.in_(example_ids), annotations.c.task == task)
         .order_by(annotations.c.seq)
     )
-    for row in connection.execute(query, execution_options={"yield_per": 1000}):
-        yield to_annotation(row), Conversation.from_json(json.loads(row.conversation))
-
-
-def newest_annotations(
-    connection: Connection, task: str, example_ids: Collection[str] | None = None
-) -> Iterator[tuple[str, list[Annotation]]]:
-    """Each annotated example's id with everybody's newest annotation, in order of arrival.
-
-    Of all examples that are not excluded, or of these; what was withdrawn is left out. Streaming.
-    """
-    query = (
-        select(annotations)
-        .join(examples, examples.c.id == annotations.c.example_id)
-        .where(
-            annotations.c.task == task,
-            ~exists().where(exclusions.c.example_id == annotations.c.example_id),
-        )
-        .order_by(examples.c.seq, annotations.c.seq)
-    )
-    if example_ids is not None:
-        query = query.where(annotations.c.example_id.in_(example_ids))
-    rows = connection.execute(query, execution_options={"yield_per": 1000})
-    for example_id, group in groupby(map(to_annotation, rows), key=lambda a: a.example_id):
-        newest = {a.annotator: a for a in group}.values()
-        said = [a for a in newest if a.status != "withdrawn"]
-        if said:
-            yield example_id, said
+    found: dict[str, list[Annotation]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.example_id, []).append(Annotation(*row))
+    return found
 
 
 def superseded(*status: str) -> ColumnElement[bool]:
@@ -84,42 +60,67 @@ def superseded(*status: str) -> ColumnElement[bool]:
 
 def count_annotated(connection: Connection, task: str, annotator: str) -> int:
     """How many examples an annotator has answered, skipped or flagged, and not withdrawn."""
-    theirs = annotations.c.task == task, annotations.c.annotator == annotator
+    return connection.scalar(_annotated(), {"of_task": task, "of_annotator": annotator}) or 0
+
+
+@cache
+def _annotated() -> Select[Any]:
+    theirs = (
+        annotations.c.task == bindparam("of_task"),
+        annotations.c.annotator == bindparam("of_annotator"),
+    )
     count = select(func.count(annotations.c.example_id.distinct())).where(*theirs)
     # Subtracted, since those withdrawn are few: asking it of each took four times as long.
     withdrawn = count.where(annotations.c.status == "withdrawn", ~superseded())
-    return connection.scalar(select(count.scalar_subquery() - withdrawn.scalar_subquery())) or 0
+    return select(count.scalar_subquery() - withdrawn.scalar_subquery())
 
 
 def newest_standing(connection: Connection, task: str, annotator: str) -> Annotation | None:
     """The last thing an annotator said that they have not withdrawn."""
-    query = select(annotations).where(
+    query = select(*COLUMNS).where(
         annotations.c.task == task,
         annotations.c.annotator == annotator,
         annotations.c.status != "withdrawn",
         ~superseded(),
     )
     row = connection.execute(query.order_by(annotations.c.seq.desc()).limit(1)).one_or_none()
-    return None if row is None else to_annotation(row)
+    return None if row is None else Annotation(*row)
 
 
 def newest_by(
     connection: Connection, task: str, annotator: str, example_id: str
 ) -> Annotation | None:
     """The last answer, skip or flag an annotator gave on an example, withdrawn or not."""
-    query = select(annotations).where(
-        annotations.c.example_id == example_id,
-        annotations.c.task == task,
-        annotations.c.annotator == annotator,
+    who_and_what = {"of_task": task, "of_annotator": annotator, "of_example": example_id}
+    row = connection.execute(_newest_by(), who_and_what).one_or_none()
+    return None if row is None else Annotation(*row)
+
+
+@cache
+def _newest_by() -> Select[Any]:
+    theirs = (
+        annotations.c.example_id == bindparam("of_example"),
+        annotations.c.task == bindparam("of_task"),
+        annotations.c.annotator == bindparam("of_annotator"),
         annotations.c.status != "withdrawn",
     )
-    row = connection.execute(query.order_by(annotations.c.seq.desc()).limit(1)).one_or_none()
-    return None if row is None else to_annotation(row)
+    return select(*COLUMNS).where(*theirs).order_by(annotations.c.seq.desc()).limit(1)
 
 
 def known_ids(connection: Connection, ids: Collection[str]) -> set[str]:
     """Those of the ids that are examples."""
     return set(connection.execute(select(examples.c.id).where(examples.c.id.in_(ids))).scalars())
+
+
+def check_known(connection: Connection, ids: Collection[str]) -> None:
+    """Refuse ids that are no example's.
+
+    Raises:
+        InputError: names the first of them.
+    """
+    known = known_ids(connection, ids)
+    for unknown in (id_ for id_ in ids if id_ not in known):
+        raise InputError("there is no such example", where=unknown)
 
 
 def ids_by_prompt(connection: Connection, prompt_hashes: Collection[str]) -> dict[str, list[str]]:

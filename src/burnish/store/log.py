@@ -17,9 +17,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Select, insert, select
 
 from burnish.errors import ProjectError
 from burnish.hashing import canonical_json, content_hash
@@ -53,11 +54,12 @@ def append_log(connection: Connection, actor: str, action: str, payload: Mapping
 @contextmanager
 def appending_log(connection: Connection) -> Iterator[None]:
     """Write what the block appended; forget it if the block fails. Around every transaction."""
+    info = connection.info  # asked now: a connection that was broken off has none any more
     try:
         yield
         _write(connection)
     finally:
-        connection.info.pop(_APPENDED, None)
+        info.pop(_APPENDED, None)
 
 
 def _write(connection: Connection) -> None:
@@ -66,9 +68,7 @@ def _write(connection: Connection) -> None:
     if not appended:
         return
     hold_name(connection, "log")
-    last = connection.execute(
-        select(log.c.seq, log.c.hash).order_by(log.c.seq.desc()).limit(1)
-    ).one_or_none()
+    last = connection.execute(_last()).one_or_none()
     seq, previous = (last.seq, last.hash) if last else (0, _START)
     rows = []
     for entry in appended:
@@ -76,6 +76,11 @@ def _write(connection: Connection) -> None:
         previous = _chain(previous, {"seq": seq, **entry})
         rows.append({"seq": seq, **entry, "hash": previous})
     connection.execute(insert(log), rows)
+
+
+@cache
+def _last() -> Select[Any]:
+    return select(log.c.seq, log.c.hash).order_by(log.c.seq.desc()).limit(1)
 
 
 def rows_payload(rows: Iterable[Any], **facts: Any) -> dict[str, Any]:

@@ -5,17 +5,22 @@ so. Counts come from the queue and from indexes that hold all they need, so that
 annotations are counted in about a second.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Row,
+    Select,
     Table,
     and_,
+    case,
     exists,
     func,
     or_,
@@ -26,8 +31,20 @@ from sqlalchemy import (
 from burnish.store.answers import RULE_PREFIX
 from burnish.store.queue_order import count_gold
 from burnish.store.slots import ANSWERED
-from burnish.store.tables import annotations, examples, exclusions, gold, leases, queue, resolutions
+from burnish.store.tables import (
+    annotations,
+    examples,
+    exclusions,
+    gold,
+    guideline_history,
+    leases,
+    queue,
+    resolutions,
+)
 from burnish.types import AnnotationStatus
+
+# Ten times as many rows at a time took a third longer.
+_STREAMING = {"yield_per": 1000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +54,8 @@ class Rated:
     example_id: str
     answers: dict[str, str]
     """By annotator; skips, flags and withdrawn ones left out."""
+    by_version: dict[str, dict[str, str]]
+    """The same by guideline version: the newest each annotator gave under it."""
     resolved: str | None
     """The newest resolution's answer."""
     gold: str | None
@@ -160,8 +179,45 @@ def count_changes(connection: Connection, task: str) -> int:
     return connection.scalar(select(sum(parts[1:], parts[0]))) or 0
 
 
+def first_in_force(connection: Connection, task: str) -> dict[str, str]:
+    """When each version of the guidelines first became the task's, ISO 8601 in UTC."""
+    history = guideline_history.c
+    query = select(history.version, func.min(history.created_at).label("since"))
+    query = query.where(history.task == task).group_by(history.version)
+    return {row.version: row.since for row in connection.execute(query)}
+
+
 def read_ratings(connection: Connection, task: str) -> Iterator[Rated]:
     """Every annotated example's answers, gold items among them, in no order; streaming."""
+    # As the index has them, which spares sorting.
+    order = annotations.c.example_id, annotations.c.annotator, annotations.c.seq
+    rows = connection.execute(_said(task).order_by(*order), execution_options=_STREAMING)
+    for example_id, group in groupby(rows, key=itemgetter(0)):
+        newest: dict[str, str | None] = {}
+        under: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+        for row in group:
+            _, annotator, version, answer, *right = row
+            newest[annotator] = under[version][annotator] = answer
+        by_version = {version: _given(said) for version, said in under.items()}
+        yield Rated(example_id, _given(newest), by_version, *right)
+
+
+def read_said(connection: Connection, task: str) -> Iterator[Sequence[Row[Any]]]:
+    """Every annotation in order of arrival, in pages; streaming.
+
+    (example id, annotator, guideline version, answer, resolved answer, gold answer): no answer for
+    skips, flags and withdrawn ones. A third of the time that `read_ratings` takes.
+    """
+    rows = connection.execute(_said(task).order_by(annotations.c.seq), execution_options=_STREAMING)
+    return rows.partitions()
+
+
+def _given(newest: Mapping[str, str | None]) -> dict[str, str]:
+    return {who: answer for who, answer in newest.items() if answer is not None}
+
+
+def _said(task: str) -> Select[Any]:
+    """All annotations of examples that are not excluded, with what is known of the example."""
     resolved = (
         select(resolutions.c.answer)
         .where(resolutions.c.example_id == annotations.c.example_id, resolutions.c.task == task)
@@ -170,26 +226,18 @@ def read_ratings(connection: Connection, task: str) -> Iterator[Rated]:
         .scalar_subquery()
     )
     known = gold.c.example_id == annotations.c.example_id, gold.c.task == task
-    query = (
+    return (
         select(
             annotations.c.example_id,
             annotations.c.annotator,
-            annotations.c.status,
-            annotations.c.answer,
-            resolved.label("resolved"),
-            gold.c.answer.label("gold"),
+            annotations.c.guideline_version,
+            case((annotations.c.status == "submitted", annotations.c.answer)),
+            resolved,
+            gold.c.answer,
         )
         .outerjoin(gold, and_(*known))
         .where(annotations.c.task == task, ~_excluded(annotations))
-        # As the index has them, which spares sorting.
-        .order_by(annotations.c.example_id, annotations.c.annotator, annotations.c.seq)
     )
-    rows = connection.execute(query, execution_options={"yield_per": 1000})
-    for example_id, group in groupby(rows, key=lambda row: row.example_id):
-        newest = {row.annotator: row for row in group}
-        said = {who: row.answer for who, row in newest.items() if row.status == "submitted"}
-        last = next(iter(newest.values()))
-        yield Rated(example_id, said, last.resolved, last.gold)
 
 
 def _amended(connection: Connection, task: str) -> Iterator[list[tuple[str, AnnotationStatus]]]:

@@ -19,7 +19,6 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
-    case,
     delete,
     exists,
     insert,
@@ -31,11 +30,12 @@ from sqlalchemy import (
 )
 
 from burnish.hashing import text_hash
+from burnish.store.insert import insert_missing
 from burnish.store.labelling import count_annotated, superseded
 from burnish.store.locks import hold_name
 from burnish.store.queue_rows import is_persons, lane_of, lock_rows, refresh_rows
 from burnish.store.slots import ANSWERED, Text, free_slot, is_lease_of, set_expiry, slots_of
-from burnish.store.tables import annotations, gold, leases, queue
+from burnish.store.tables import annotations, expired_leases, gold, leases, queue
 
 # An annotator who is far ahead of the others has answered most examples that still want a second
 # answer. Only so many of them are looked through while other writers wait.
@@ -110,33 +110,32 @@ def _lease_one_of(
 
     Those that another transaction is leasing now are passed over, unless told to `wait`.
     """
-    ids = list(ids)
-    while ids:
-        first = (
-            select(queue.c.example_id, queue.c.taken)
-            .where(
-                queue.c.task == asking.task,
-                queue.c.example_id.in_(ids),
-                # Not told as `in`, which SQLite would look for in all of the queue.
-                ~is_persons(),
-                queue.c.lane.not_in(["gold", "excluded"]),
-                ~queue.c.closed,
-                queue.c.taken < asking.overlap,
-            )
-            .order_by(case({id_: n for n, id_ in enumerate(ids)}, value=queue.c.example_id))
-            .limit(1)
-            .with_for_update(skip_locked=not wait)
-        )
-        row = connection.execute(first).one_or_none()
-        if row is None:
-            return None
-        slots = slots_of(connection, asking.task, [row.example_id]) if row.taken else {}
-        holders = slots.get(row.example_id, {})
+    for example_id in ids:
+        row = {"task": asking.task, "example_id": example_id, "overlap": asking.overlap}
+        taken = connection.scalar(_still_open(wait), row)
+        if taken is None:
+            continue
+        slots = slots_of(connection, asking.task, [example_id]) if taken else {}
+        holders = slots.get(example_id, {})
         if len(holders) < asking.overlap and asking.annotator not in holders:
-            _take_slot(connection, asking, row.example_id, holders)
-            return row.example_id
-        ids.remove(row.example_id)
+            _take_slot(connection, asking, example_id, holders)
+            return example_id
     return None
+
+
+@cache
+def _still_open(wait: bool) -> Select[Any]:
+    """How many slots of an example are taken, its row locked; nothing where it is not open."""
+    open_ = (
+        queue.c.task == bindparam("task"),
+        queue.c.example_id == bindparam("example_id"),
+        # Not told as `in`, which SQLite would look for in all of the queue.
+        ~is_persons(),
+        queue.c.lane.not_in(["gold", "excluded"]),
+        ~queue.c.closed,
+        queue.c.taken < bindparam("overlap"),
+    )
+    return select(queue.c.taken).where(*open_).with_for_update(skip_locked=not wait)
 
 
 def lease_again(connection: Connection, asking: Asking, example_id: str) -> bool:
@@ -197,14 +196,17 @@ def _return_expired(connection: Connection, asking: Asking, live: Iterable[_Live
         queue.c.task == asking.task, queue.c.example_id.in_(expired), ~is_persons()
     )
     locked = connection.execute(rows.with_for_update(skip_locked=True)).scalars().all()
-    connection.execute(
-        delete(leases).where(
+    ended = connection.execute(
+        delete(leases)
+        .where(
             leases.c.task == asking.task,
             leases.c.example_id.in_(locked),
             leases.c.annotator != asking.annotator,
             leases.c.expires_at <= asking.now,
         )
+        .returning(leases.c.example_id, leases.c.task, leases.c.annotator)
     )
+    insert_missing(connection, expired_leases, [row._asdict() for row in ended])
     refresh_rows(connection, asking.task, locked)
 
 

@@ -6,9 +6,9 @@ from sqlalchemy import Connection, Table, delete, exists, func, insert, select
 
 from burnish.project import utc_now
 from burnish.store.disputes import refresh_disputes
-from burnish.store.insert import insert_new
+from burnish.store.insert import insert_missing
 from burnish.store.log import append_log, rows_payload
-from burnish.store.queue_rows import enter_queue, lock_rows, refresh_lanes
+from burnish.store.queue_rows import enter_queue, refresh_lanes
 from burnish.store.tables import assignments, exclusions, gold, priorities
 from burnish.tasks import Task
 
@@ -55,7 +55,7 @@ def add_assignments(
         for id_ in ids
         for name in annotators
     ]
-    insert_new(connection, assignments, rows, assignments.c.example_id)
+    insert_missing(connection, assignments, rows)
     _reorder(connection, task, ids)
     facts = {"task": task, "annotators": sorted(annotators)}
     append_log(connection, actor, "assign", rows_payload(sorted(ids), **facts))
@@ -78,17 +78,6 @@ def remove_assignments(
     connection.execute(rows)
     _reorder(connection, task, ids)
     append_log(connection, actor, "unassign", rows_payload(sorted(ids), **facts))
-
-
-def read_assignees(connection: Connection, task: str, ids: Collection[str]) -> dict[str, list[str]]:
-    """Whom these examples are assigned to, by name; those of anybody are left out."""
-    query = select(assignments.c.example_id, assignments.c.annotator).where(
-        assignments.c.task == task, assignments.c.example_id.in_(ids)
-    )
-    found: dict[str, list[str]] = {}
-    for example_id, annotator in connection.execute(query.order_by(assignments.c.annotator)):
-        found.setdefault(example_id, []).append(annotator)
-    return found
 
 
 def add_gold(connection: Connection, task: Task, answers: Mapping[str, str], *, actor: str) -> None:
@@ -127,5 +116,4 @@ def _remove(connection: Connection, table: Table, task: str, ids: Collection[str
 
 def _reorder(connection: Connection, task: str, ids: Collection[str]) -> None:
     enter_queue(connection, task, ids)
-    lock_rows(connection, task, ids)
     refresh_lanes(connection, task, ids)

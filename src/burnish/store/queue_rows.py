@@ -36,7 +36,7 @@ from sqlalchemy import (
     update,
 )
 
-from burnish.store.insert import insert_new
+from burnish.store.insert import insert_new, listed
 from burnish.store.labelling import pages, superseded
 from burnish.store.tables import (
     annotations,
@@ -80,20 +80,27 @@ def fill_queue(connection: Connection, task: str, count: int) -> bool:
 
 
 def enter_queue(connection: Connection, task: str, ids: Collection[str]) -> None:
-    """Let these examples enter before their turn, where they have not yet."""
-    here = connection.execute(_queued(), {"in_task": task, "ids": list(ids)})
-    missing = set(ids) - set(here.scalars())
+    """Let these examples enter before their turn, where they have not yet, and lock their rows."""
+    # One alone has nearly always entered, and is locked at once. Of several the mark comes first.
+    alone = len(ids) == 1
+    here = lock_rows(connection, task, ids) if alone else _queued(connection, task, ids)
+    missing = set(ids) - here
     if missing:
         _lock_mark(connection, task)
         _insert_rows(connection, task, examples.c.id.in_(missing))
         # For each that enters early the mark moves on by two. However many labels are imported,
         # the first to ask for an example does not have to walk past them all.
         fill_queue(connection, task, 2 * len(missing))
+    if missing or not alone:
+        lock_rows(connection, task, ids)
 
 
-def lock_rows(connection: Connection, task: str, ids: Collection[str]) -> None:
-    """Keep other transactions off these examples; SQLite has one writer and ignores it."""
-    connection.execute(_locked(), {"in_task": task, "ids": list(ids)}).all()
+def lock_rows(connection: Connection, task: str, ids: Collection[str]) -> set[str]:
+    """Keep other transactions off these examples, and say which are in the queue.
+
+    SQLite has one writer and locks nothing.
+    """
+    return set(connection.execute(_locked(), {"in_task": task, "ids": list(ids)}).scalars())
 
 
 def refresh_rows(connection: Connection, task: str, ids: Collection[str]) -> None:
@@ -142,6 +149,13 @@ def leave_queue(connection: Connection, ids: Collection[str]) -> None:
         connection.execute(delete(disputes).where(disputes.c.example_id.in_(page)))
 
 
+def come_back(connection: Connection, ids: Collection[str]) -> None:
+    """Let examples that are no longer excluded be given again, in every task's queue."""
+    for task in connection.execute(select(queue_marks.c.task)).scalars().all():
+        enter_queue(connection, task, ids)
+        refresh_lanes(connection, task, ids)
+
+
 def count_taken(connection: Connection, task: str, overlap: int) -> int:
     """How many examples have every slot taken, or are closed."""
     rows = queue.c.task == task, queue.c.lane.in_(["all", "assigned"])
@@ -159,14 +173,16 @@ _ROWS = (
 )
 
 
-@cache
-def _queued() -> Select[Any]:
-    return select(queue.c.example_id).where(*_ROWS)
+def _queued(connection: Connection, task: str, ids: Collection[str]) -> set[str]:
+    here = select(queue.c.example_id).where(
+        queue.c.task == task, queue.c.example_id.in_(listed(connection, ids))
+    )
+    return set(connection.execute(here).scalars())
 
 
 @cache
 def _locked() -> Select[Any]:
-    rows = select(queue.c.lane).where(*_ROWS)
+    rows = select(queue.c.example_id).where(*_ROWS)
     return rows.order_by(queue.c.example_id, queue.c.lane).with_for_update()
 
 

@@ -57,6 +57,12 @@ class Query:
     limit: int = 50
     """How many examples a page has at most."""
 
+    @property
+    def finds_everything(self) -> bool:
+        """Whether there is no condition: nothing given, or a text without a letter or digit."""
+        given = self.where or self.source is not None or self.status or self.annotator is not None
+        return not given and not parse_terms(self.text)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

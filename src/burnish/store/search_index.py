@@ -41,9 +41,10 @@ _FEW = 5_000
 
 _SQLITE = (
     """CREATE VIRTUAL TABLE example_words USING fts5(
-        words, content='', columnsize=0, prefix='3 4', tokenize="ascii tokenchars '='")""",
-    # One piece of index a transaction of collect, not one a MiB: a fifth less to write and merge.
-    "INSERT INTO example_words (example_words, rank) VALUES ('hashsize', 16777216)",
+        words, content='', columnsize=0, prefix='3', tokenize="ascii tokenchars '='")""",
+    # One piece of index a transaction of collect, not one a MiB, and pieces merged by eights.
+    "INSERT INTO example_words (example_words, rank) VALUES ('hashsize', 67108864)",
+    "INSERT INTO example_words (example_words, rank) VALUES ('automerge', 8)",
 )
 _POSTGRESQL = (
     "CREATE TABLE example_words (seq INTEGER PRIMARY KEY, words TSVECTOR NOT NULL)",

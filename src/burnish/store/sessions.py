@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, text, update
 
 from burnish.store.tables import sessions, sign_in_failures, users
 from burnish.store.users import User, to_user
@@ -39,13 +41,18 @@ def add_session(
 
 def find_session(connection: Connection, token_hash: str, *, now: str) -> Session | None:
     """The session of an active person, unless it has expired."""
-    query = (
+    row = connection.execute(_signed_in(), {"hash": token_hash, "now": now}).one_or_none()
+    return Session(to_user(row), row.begun_at, row.expires_at) if row else None
+
+
+@cache
+def _signed_in() -> Select[Any]:
+    unexpired = sessions.c.expires_at > bindparam("now")
+    return (
         select(users, sessions.c.created_at.label("begun_at"), sessions.c.expires_at)
         .join(sessions, sessions.c.user == users.c.name)
-        .where(sessions.c.token_hash == token_hash, sessions.c.expires_at > now, users.c.active)
+        .where(sessions.c.token_hash == bindparam("hash"), unexpired, users.c.active)
     )
-    row = connection.execute(query).one_or_none()
-    return Session(to_user(row), row.begun_at, row.expires_at) if row else None
 
 
 def extend_session(connection: Connection, token_hash: str, expires_at: str) -> None:

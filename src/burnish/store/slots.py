@@ -18,12 +18,12 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
-    insert,
     select,
     update,
 )
 
 from burnish.store.disputes import refresh_disputes
+from burnish.store.insert import insert_many
 from burnish.store.queue_rows import enter_queue, lock_rows, refresh_rows
 from burnish.store.tables import annotations, leases
 from burnish.tasks import Task
@@ -49,39 +49,30 @@ def settle_slots(connection: Connection, task: Task, batch: Iterable[Annotation]
         return
     ids = sorted({example_id for example_id, _ in people})
     enter_queue(connection, task.name, ids)
-    lock_rows(connection, task.name, ids)
     said = _said(connection, task.name, ids)
     slots = slots_of(connection, task.name, ids)
-    gone, new = [], []
+    gone: list[tuple[str, str]] = []
+    new: list[tuple[str, str, int, str, str]] = []
     for example_id, annotator in sorted(people):
         holders = slots.setdefault(example_id, {})
-        if said[example_id][annotator][-1] != "submitted":
+        status, _ = said[example_id][annotator][-1]
+        if status != "submitted":
             if holders.pop(annotator, None) is not None:
                 gone.append((example_id, annotator))
         elif annotator in holders:
             set_expiry(connection, task.name, example_id, annotator, ANSWERED)
         else:
             holders[annotator] = free_slot(holders.values())
-            new.append(
-                {
-                    "example_id": example_id,
-                    "task": task.name,
-                    "slot": holders[annotator],
-                    "annotator": annotator,
-                    "expires_at": ANSWERED,
-                }
-            )
+            new.append((example_id, task.name, holders[annotator], annotator, ANSWERED))
     for example_id, annotator in gone:
         connection.execute(delete(leases).where(is_lease_of(example_id, task.name, annotator)))
     if new:
-        connection.execute(insert(leases), new)
+        columns = ("example_id", "task", "slot", "annotator", "expires_at")
+        insert_many(connection, "leases", columns, new)
     refresh_rows(connection, task.name, ids)
-    # One person's answers cannot differ, and most examples have no flag.
-    several = [
-        id_ for id_ in ids if len(said[id_]) > 1 or any("flagged" in s for s in said[id_].values())
-    ]
-    if several:
-        refresh_disputes(connection, task, several)
+    disputable = [id_ for id_ in ids if _was_ever_disputable(said[id_])]
+    if disputable:
+        refresh_disputes(connection, task, disputable)
 
 
 def settle_resolved(connection: Connection, task: Task, ids: Collection[str]) -> None:
@@ -114,24 +105,33 @@ def is_lease_of(example_id: Text, task: Text, annotator: Text) -> ColumnElement[
     )
 
 
-def _said(
-    connection: Connection, task: str, ids: Collection[str]
-) -> dict[str, dict[str, list[str]]]:
-    """The statuses of each person's annotations, oldest first, by example and annotator."""
+_Said = dict[str, list[tuple[str, str]]]
+"""Each person's annotations of an example, oldest first: status and answer."""
+
+
+def _said(connection: Connection, task: str, ids: Collection[str]) -> dict[str, _Said]:
     rows = connection.execute(_statuses(), {"task": task, "ids": list(ids)})
-    said: dict[str, dict[str, list[str]]] = {id_: {} for id_ in ids}
-    for row in rows:
-        said[row.example_id].setdefault(row.annotator, []).append(row.status)
+    said: dict[str, _Said] = {id_: {} for id_ in ids}
+    for example_id, annotator, status, answer in rows:
+        said[example_id].setdefault(annotator, []).append((status, answer))
     return said
 
 
 @cache
 def _statuses() -> Select[Any]:
+    said = annotations.c.annotator, annotations.c.status, annotations.c.answer
     return (
-        select(annotations.c.example_id, annotations.c.annotator, annotations.c.status)
+        select(annotations.c.example_id, *said)
         .where(annotations.c.example_id.in_(_IDS), annotations.c.task == bindparam("task"))
         .order_by(annotations.c.seq)
     )
+
+
+def _was_ever_disputable(said: _Said) -> bool:
+    """Whether there ever was a flag, or more than one answer by more than one person."""
+    every = [one for theirs in said.values() for one in theirs]
+    answers = {answer for _, answer in every}
+    return (len(said) > 1 and len(answers) > 1) or any(status == "flagged" for status, _ in every)
 
 
 def slots_of(connection: Connection, task: str, ids: Collection[str]) -> dict[str, dict[str, int]]:

@@ -116,6 +116,15 @@ leases = Table(
     UniqueConstraint("example_id", "task", "annotator"),
 )
 
+# Whose lease on what has run out: their answer is kept however late it comes.
+expired_leases = Table(
+    "expired_leases",
+    metadata,
+    _example_id(primary_key=True),
+    Column("task", String(64), primary_key=True),
+    Column("annotator", String(128), primary_key=True),
+)
+
 # What is asked next, found through an index however much is done; told in queue.py.
 queue = Table(
     "queue",
@@ -312,6 +321,7 @@ webhooks = Table(
 )
 
 # Written in the transaction of what they tell about, so that none is lost; gone when delivered.
+# What was given up has no `next_at`.
 deliveries = Table(
     "deliveries",
     metadata,
@@ -320,7 +330,9 @@ deliveries = Table(
     Column("webhook_id", String(32), ForeignKey("webhooks.id"), nullable=False),
     Column("body", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("next_at", String(32), nullable=False, index=True),
+    Column("next_at", String(32), index=True),
+    # Why the last attempt failed.
+    Column("fault", Text),
 )
 
 log = Table(

@@ -5,14 +5,36 @@ ends their sessions and tokens, and may be added again.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, cast
 
-from sqlalchemy import Connection, Row, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from burnish.project import utc_now
 from burnish.store.insert import insert_new
 from burnish.store.log import append_log
-from burnish.store.tables import annotations, leases, sessions, tokens, users
+from burnish.store.tables import (
+    annotations,
+    expired_leases,
+    leases,
+    sessions,
+    tokens,
+    users,
+)
 
 Role = Literal["annotator", "reviewer", "admin"]
 ROLES: tuple[Role, ...] = ("annotator", "reviewer", "admin")
@@ -139,26 +161,41 @@ def remove_token(connection: Connection, user: str, name: str, *, actor: str) ->
 
 def find_token_user(connection: Connection, token_hash: str, *, now: str) -> User | None:
     """The active person a token stands for, unless it has expired."""
-    query = (
-        select(users)
-        .join(tokens, tokens.c.user == users.c.name)
-        .where(
-            tokens.c.token_hash == token_hash,
-            or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now),
-            users.c.active,
-        )
-    )
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_bearer(), {"hash": token_hash, "now": now}).one_or_none()
     return to_user(row) if row else None
 
 
-def was_shown(connection: Connection, annotator: str, example_id: str) -> bool:
-    """Whether an annotator has the example leased now, or has annotated it, under any task."""
-    leased = exists().where(leases.c.example_id == example_id, leases.c.annotator == annotator)
-    annotated = exists().where(
-        annotations.c.example_id == example_id, annotations.c.annotator == annotator
+@cache
+def _bearer() -> Select[Any]:
+    unexpired = or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > bindparam("now"))
+    return (
+        select(users)
+        .join(tokens, tokens.c.user == users.c.name)
+        .where(tokens.c.token_hash == bindparam("hash"), unexpired, users.c.active)
     )
-    return bool(connection.scalar(select(or_(leased, annotated))))
+
+
+def was_shown(
+    connection: Connection, annotator: str, example_id: str, *, task: str | None = None
+) -> bool:
+    """Whether an annotator has or had the example leased, or has annotated it.
+
+    Under any task, unless one is named.
+    """
+    values = {"of_annotator": annotator, "of_example": example_id, "of_task": task}
+    return bool(connection.scalar(_was_shown(any_task=task is None), values))
+
+
+@cache
+def _was_shown(*, any_task: bool) -> Select[Any]:
+    def among(table: Table) -> ColumnElement[bool]:
+        theirs = exists().where(
+            table.c.example_id == bindparam("of_example"),
+            table.c.annotator == bindparam("of_annotator"),
+        )
+        return theirs if any_task else theirs.where(table.c.task == bindparam("of_task"))
+
+    return select(or_(*map(among, (leases, annotations, expired_leases))))
 
 
 def to_user(row: Row[Any]) -> User:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, select, update
 
 from burnish.hashing import canonical_json
 from burnish.store.log import append_log
@@ -37,6 +38,24 @@ class Delivery:
     body: str
     attempts: int
     """Those that failed so far."""
+    next_at: str | None
+    """When it is sent next; None once it was given up."""
+    fault: str | None
+    """Why the last attempt failed."""
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """Type, timestamp and data."""
+        return cast("dict[str, Any]", json.loads(self.body))
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """How many events have not reached a webhook."""
+
+    waiting: int = 0
+    """Those that will be tried again."""
+    given_up: int = 0
 
 
 def add_webhook(connection: Connection, webhook: Webhook, *, actor: str) -> None:
@@ -58,14 +77,20 @@ def read_webhooks(connection: Connection) -> list[Webhook]:
     return [_to_webhook(row) for row in connection.execute(query)]
 
 
-def subscribed(connection: Connection, event: str) -> list[str]:
-    """Ids of the webhooks that asked for an event; none of them goes before the transaction ends.
+def find_webhook(connection: Connection, webhook_id: str) -> Webhook | None:
+    """The webhook of that id, or None."""
+    query = select(webhooks).where(webhooks.c.id == webhook_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _to_webhook(row)
+
+
+def hold_webhooks(connection: Connection) -> list[Webhook]:
+    """Every webhook; none of them goes before the transaction ends.
 
     Else what a removal at the same moment leaves behind would break the write that is told of.
     """
     query = select(webhooks).with_for_update(read=True, key_share=True)
-    found = map(_to_webhook, connection.execute(query))
-    return [webhook.id for webhook in found if event in webhook.events]
+    return [_to_webhook(row) for row in connection.execute(query)]
 
 
 def remove_webhook(connection: Connection, webhook_id: str, *, actor: str) -> bool:
@@ -105,45 +130,76 @@ def are_deliveries_due(connection: Connection, *, now: str) -> bool:
 def claim_deliveries(connection: Connection, *, now: str, until: str, limit: int) -> list[Delivery]:
     """Take up to `limit` due deliveries, oldest first; nobody else gets them before `until`."""
     query = (
-        select(
-            deliveries.c.id.label("delivery_id"), deliveries.c.body, deliveries.c.attempts, webhooks
-        )
-        .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
+        _deliveries()
         .where(deliveries.c.next_at <= now)
-        .order_by(deliveries.c.seq)
         .limit(limit)
         .with_for_update(of=deliveries, skip_locked=True)
     )
-    claimed = [
-        Delivery(row.delivery_id, _to_webhook(row), row.body, row.attempts)
-        for row in connection.execute(query)
-    ]
+    claimed = [_to_delivery(row) for row in connection.execute(query)]
     ids = [delivery.id for delivery in claimed]
     connection.execute(update(deliveries).where(deliveries.c.id.in_(ids)).values(next_at=until))
     return claimed
 
 
-def settle_delivery(connection: Connection, delivery: Delivery, *, next_at: str | None) -> None:
-    """Try again at `next_at`; None where it has arrived."""
-    mine = deliveries.c.id == delivery.id
-    if next_at is None:
-        connection.execute(delete(deliveries).where(mine))
-    else:
-        again = update(deliveries).where(mine)
-        connection.execute(again.values(attempts=delivery.attempts + 1, next_at=next_at))
-
-
 def drop_delivery(connection: Connection, delivery: Delivery) -> None:
-    """Give up on a delivery; the log keeps what was not told."""
+    """Forget a delivery that has arrived."""
     connection.execute(delete(deliveries).where(deliveries.c.id == delivery.id))
-    payload: dict[str, Any] = {"webhook": delivery.webhook.id, "body": delivery.body}
-    append_log(connection, "webhooks", "give up delivery", payload)
 
 
-def count_deliveries(connection: Connection, webhook_id: str) -> int:
-    """How many events have not reached a webhook yet."""
-    query = select(func.count()).where(deliveries.c.webhook_id == webhook_id)
-    return connection.scalar(query) or 0
+def keep_delivery(
+    connection: Connection, delivery: Delivery, *, fault: str, next_at: str | None
+) -> None:
+    """Keep a delivery whose attempt failed: for `next_at`, or until somebody has it sent again."""
+    mine = update(deliveries).where(deliveries.c.id == delivery.id)
+    failed = {"attempts": delivery.attempts + 1, "fault": fault, "next_at": next_at}
+    connection.execute(mine.values(failed))
+    if next_at is None:
+        payload = {"webhook": delivery.webhook.id, "fault": fault, "body": delivery.body}
+        append_log(connection, "webhooks", "give up delivery", payload)
+
+
+def retry_deliveries(connection: Connection, webhook_id: str, *, now: str) -> int:
+    """Let all that has not reached a webhook be sent now, as if for the first time; how many."""
+    mine = update(deliveries).where(deliveries.c.webhook_id == webhook_id)
+    return connection.execute(mine.values(attempts=0, next_at=now)).rowcount
+
+
+def read_deliveries(connection: Connection, webhook_id: str, *, limit: int) -> list[Delivery]:
+    """What has not reached a webhook, oldest first."""
+    query = _deliveries().where(deliveries.c.webhook_id == webhook_id).limit(limit)
+    return [_to_delivery(row) for row in connection.execute(query)]
+
+
+def count_deliveries(connection: Connection) -> Mapping[str, Undelivered]:
+    """How much has not reached each webhook, by its id."""
+    # NULL, as `next_at` is of what was given up, is not counted.
+    counts = func.count(deliveries.c.next_at), func.count()
+    query = select(deliveries.c.webhook_id, *counts).group_by(deliveries.c.webhook_id)
+    return defaultdict(
+        Undelivered,
+        {
+            webhook_id: Undelivered(waiting, kept - waiting)
+            for webhook_id, waiting, kept in connection.execute(query)
+        },
+    )
+
+
+def _deliveries() -> Select[Any]:
+    return (
+        select(
+            deliveries.c.id.label("delivery_id"),
+            *(deliveries.c[name] for name in ("body", "attempts", "next_at", "fault")),
+            webhooks,
+        )
+        .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
+        .order_by(deliveries.c.seq)
+    )
+
+
+def _to_delivery(row: Row[Any]) -> Delivery:
+    return Delivery(
+        row.delivery_id, _to_webhook(row), row.body, row.attempts, row.next_at, row.fault
+    )
 
 
 def _to_webhook(row: Row[Any]) -> Webhook:

@@ -149,10 +149,9 @@ def prepare(
     compiled = choice.compile if choice else _is_compiled(config, model, plan, batches, steps)
     fuse(model, compiled=compiled)
     difference = check_gradients(model, batches.rows(0))
-    settings = config.optimizer_settings()
     fit = fit_into_memory(
         model,
-        partial(optimizer_bytes, model.model, settings),
+        partial(optimizer_bytes, model.model, config.optimizer_settings()),
         batch_tokens=choice.batch_tokens if choice else batches.batch_tokens,
         longest=int(plan.rows.lengths.max()),
         memory_gb=config.memory_gb,
@@ -164,24 +163,8 @@ def prepare(
     _keep_choice(folder, fit, compiled)
     if runs_on_forests(model):
         batches = batches.with_budget(fit.batch_tokens)
-    epochs = steps / batches.steps_per_epoch
-    trunk = None
-    if config.cache_trunk:
-        trunk = estimate_trunk(
-            model,
-            plan.rows,
-            limit=config.trunk_cache_gb * 1e9,
-            epochs=epochs,
-            order=batches.prefixes.order if batches.prefixes is not None else None,
-        )
-    optimizer = Optimizer(
-        model.model,
-        replace(settings, master_weights=fit.master_weights),
-        seed=config.seed,
-        learning_rate_multiplier=partial(
-            techniques.learning_rate_multiplier, loraplus_lr_ratio=config.loraplus_lr_ratio
-        ),
-    )
+    trunk = _trunk(config, model, plan, batches, steps)
+    optimizer = _optimizer(config, model, fit)
     return Prepared(
         mixture=mixture,
         model=model,
@@ -256,6 +239,31 @@ def _is_compiled(
     terms = tokens * plan.supervised_tokens / plan.tokens
     flops = useful_flops(model, int(tokens / batches.sharing_factor), int(terms))
     return flops > _WORTH_COMPILING and can_compile()
+
+
+def _optimizer(config: TuneConfig, model: LoadedModel, fit: Fit) -> Optimizer:
+    return Optimizer(
+        model.model,
+        replace(config.optimizer_settings(), master_weights=fit.master_weights),
+        seed=config.seed,
+        learning_rate_multiplier=partial(
+            techniques.learning_rate_multiplier, loraplus_lr_ratio=config.loraplus_lr_ratio
+        ),
+    )
+
+
+def _trunk(
+    config: TuneConfig, model: LoadedModel, plan: Plan, batches: Batches, steps: int
+) -> TrunkEstimate | None:
+    if not config.cache_trunk:
+        return None
+    return estimate_trunk(
+        model,
+        plan.rows,
+        limit=config.trunk_cache_gb * 1e9,
+        epochs=steps / batches.steps_per_epoch,
+        order=batches.prefixes.order if batches.prefixes is not None else None,
+    )
 
 
 def _before_step(config: TuneConfig, model: LoadedModel) -> tuple[Callable[[int], None], ...]:

@@ -22,6 +22,7 @@ from burnish.web.artefacts import artefact_pages
 from burnish.web.browse import browse_pages
 from burnish.web.bulk import bulk_pages
 from burnish.web.exchange import exchange_pages
+from burnish.web.faults import faults_told, is_no_json
 from burnish.web.guidelines import guideline_pages
 from burnish.web.home import home_pages
 from burnish.web.identity import identify, require
@@ -32,6 +33,7 @@ from burnish.web.review import review_pages
 from burnish.web.sign_in import account_pages, sign_in_pages
 from burnish.web.site import STATIC, Site
 from burnish.web.tokens import token_pages
+from burnish.web.webhooks import webhook_pages
 
 _PAGES: tuple[tuple[Role, Callable[[Site], APIRouter]], ...] = (
     ("annotator", home_pages),
@@ -46,6 +48,7 @@ _PAGES: tuple[tuple[Role, Callable[[Site], APIRouter]], ...] = (
     ("reviewer", exchange_pages),
     ("reviewer", artefact_pages),
     ("admin", people_pages),
+    ("admin", webhook_pages),
 )
 """The least role for each group of pages; a page may ask for more."""
 
@@ -61,11 +64,12 @@ def create_app(project: Project, store: Store) -> FastAPI:
         title="Burnish", version=__version__, openapi_url=OPENAPI, docs_url=None, redoc_url=None
     )
     app.add_middleware(Gate, identify=lambda connection: identify(connection, project, store))
+    # First, since each route before it is tried first: that took a tenth of a request for an item.
+    app.include_router(api_routes(site))
     app.include_router(sign_in_pages(site), include_in_schema=False)
     for role, pages in _PAGES:
         least = Depends(require(role))
         app.include_router(pages(site), dependencies=[least], include_in_schema=False)
-    app.include_router(api_routes(site))
     app.mount("/static", StaticFiles(directory=STATIC))
     _answer_errors(app, site)
     return app
@@ -94,10 +98,7 @@ def _answer_errors(app: FastAPI, site: Site) -> None:
 
     @app.exception_handler(RequestValidationError)
     def wrong_form(request: Request, error: RequestValidationError) -> Response:
-        faults = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
-        # A key may hold half a surrogate pair, which no UTF-8 can.
-        message = "\n".join(faults).encode(errors="backslashreplace").decode()
-        return refuse(request, 422, message)
+        return refuse(request, 400 if is_no_json(error) else 422, faults_told(error))
 
     @app.exception_handler(Exception)
     def our_fault(request: Request, _: Exception) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, cast
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
@@ -26,7 +26,7 @@ class Filters(BaseModel):
     metadata: str = ""
     """`key=value` pairs, with quotes around those that hold spaces."""
     source: str = ""
-    status: Status | Literal[""] = ""
+    status: str = ""
     annotator: str = ""
     after: int = 0
 
@@ -34,13 +34,13 @@ class Filters(BaseModel):
         """What to look for.
 
         Raises:
-            InputError: the metadata are no `key=value` pairs.
+            InputError: the metadata are no `key=value` pairs, or there is no such status.
         """
         return Query(
             text=self.text,
             where=_pairs(self.metadata),
             source=self.source.strip() or None,
-            status=self.status or None,
+            status=cast(Status, self.status) or None,
             annotator=self.annotator.strip() or None,
             task=task,
             after=self.after,

@@ -10,7 +10,15 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from burnish.errors import InputError
-from burnish.label.bulk import Chosen, assign_all, exclude_all, make_gold, prioritise_all
+from burnish.label.bulk import (
+    Chosen,
+    assign_all,
+    exclude_all,
+    include_all,
+    make_gold,
+    prioritise_all,
+)
+from burnish.store.examples import count_examples
 from burnish.store.search import COUNTED, search
 from burnish.tasks import Task
 from burnish.web.browse import Filters
@@ -23,7 +31,7 @@ class Order(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    action: Literal["exclude", "assign", "prioritise", "gold"]
+    action: Literal["exclude", "include", "assign", "prioritise", "gold"]
     all_found: bool = False
     """Everything the filters find, instead of the examples with these ids."""
     ids: list[str] = []
@@ -64,18 +72,26 @@ def bulk_pages(site: Site) -> APIRouter:
         if order.confirmed:
             done = _carry_out(site, task, order, person_of(request).name)
             return site.page(request, "bulk.html", {**data, "done": done})
-        count = len(order.ids)
-        if order.all_found:
-            with site.store.reading() as connection:
-                count = search(connection, order.found_by.query(task.name)).count
-        if not count:
-            raise InputError("no example was chosen", do="choose some, or all that were found")
-        how_many = f"{count:,} or more" if order.all_found and count >= COUNTED else f"{count:,}"
-        return site.page(
-            request, "bulk.html", {**data, "done": None, "count": count, "how_many": how_many}
-        )
+        how_many = _how_many(site, task, order)
+        return site.page(request, "bulk.html", {**data, "done": None, "how_many": how_many})
 
     return router
+
+
+def _how_many(site: Site, task: Task, order: Order) -> str:
+    """How many examples it is about, in words."""
+    count, form = len(order.ids), "{:,} example{}"
+    if order.all_found:
+        query = order.found_by.query(task.name)
+        with site.store.reading() as connection:
+            if query.finds_everything:
+                count, form = count_examples(connection), "all {:,} example{}"
+            else:
+                count = search(connection, query).count
+                form = "{:,} or more example{}" if count >= COUNTED else form
+    if not count:
+        raise InputError("no example was chosen", do="choose some, or all that were found")
+    return form.format(count, "s" if count != 1 else "")
 
 
 def _carry_out(site: Site, task: Task, order: Order, actor: str) -> str:
@@ -84,6 +100,9 @@ def _carry_out(site: Site, task: Task, order: Order, actor: str) -> str:
     match order.action:
         case "exclude":
             return f"{exclude_all(store, chosen, order.reason, actor=actor):,} excluded."
+        case "include":
+            included = include_all(store, site.tasks.values(), chosen, actor=actor)
+            return f"{included:,} take part again."
         case "assign":
             assigned = assign_all(store, task, chosen, order.names, actor=actor)
             return f"{assigned:,} assigned to {', '.join(order.names)}."

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
-from fastapi.responses import FileResponse, Response
-from starlette.background import BackgroundTask
+from fastapi.responses import Response, StreamingResponse
 
 from burnish.files import full_disk_is_the_users
-from burnish.label.interchange import LabelFormat, LabelImport, export_labels, import_labels
+from burnish.label.interchange import LabelFormat, LabelImport, import_labels, stream_labels
+from burnish.label.interchange.formats import ENDINGS
 from burnish.web.identity import require
 from burnish.web.site import Site
-
-_ENDINGS = {"jsonl": "jsonl", "csv": "csv", "prodigy": "jsonl", "doccano": "jsonl"}
 
 
 def exchange_pages(site: Site) -> APIRouter:
@@ -41,8 +40,9 @@ def exchange_pages(site: Site) -> APIRouter:
     ) -> Response:
         """`annotator` is who answered where the rows do not say."""
         with tempfile.TemporaryDirectory(prefix="burnish-import-") as folder:
-            # The ending tells how to read it; nothing else of the name is used.
-            path = Path(folder) / f"labels{Path(file.filename or '').suffix}"
+            # The ending tells how to read it; nothing else of the name is a path.
+            file_name = Path(file.filename or "labels").name
+            path = Path(folder) / f"labels{Path(file_name).suffix}"
             with full_disk_is_the_users(path), path.open("wb") as copy:
                 shutil.copyfileobj(file.file, copy)
             came_of_it = import_labels(
@@ -52,8 +52,9 @@ def exchange_pages(site: Site) -> APIRouter:
                 annotator=annotator.strip() or None,
                 format=format,
                 rejects=site.project.root / "rejects",
+                name=file_name,
             )
-        return page(request, name, came_of_it, file.filename or "")
+        return page(request, name, came_of_it, file_name)
 
     def page(
         request: Request, name: str, came_of_it: LabelImport | None = None, file: str = ""
@@ -70,16 +71,17 @@ def exchange_pages(site: Site) -> APIRouter:
 
 
 def exported_file(site: Site, task_name: str, format: LabelFormat) -> Response:
-    """A task's labels as a download; what it is made in is gone when it has been sent."""
+    """A task's labels as a download, read while it is sent.
+
+    A fault on the way breaks the connection, so that no client takes what it has for the whole.
+    """
     task = site.task(task_name)
-    folder = Path(tempfile.mkdtemp(prefix="burnish-export-"))
-    try:
-        file = folder / f"{task.name}-{format}.{_ENDINGS.get(format, 'json')}"
-        export_labels(site.store, file, task, format=format)
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    gone = BackgroundTask(shutil.rmtree, folder)
-    return FileResponse(
-        file, media_type="application/octet-stream", filename=file.name, background=gone
+    pieces = stream_labels(site.store, task, format=format)
+    # Before the answer begins: what fails at once can still be answered as an error.
+    first = next(pieces, "")
+    name = f"{task.name}-{format}{ENDINGS[format][0]}"
+    return StreamingResponse(
+        chain([first], pieces),
+        media_type="application/octet-stream",
+        headers={"content-disposition": f'attachment; filename="{name}"'},
     )

@@ -10,9 +10,10 @@ from typing import Annotated, Literal, NamedTuple
 from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
-from burnish.errors import UserError
+from burnish.errors import ProjectError, UserError
 from burnish.label.guidelines import current_guidelines, guideline_history, write_guidelines
 from burnish.store.guidelines import GuidelineVersion
+from burnish.tasks import Task
 from burnish.web.identity import person_of, require
 from burnish.web.site import Site
 
@@ -35,7 +36,7 @@ def guideline_pages(site: Site) -> APIRouter:
         task = site.task(name)
         data = {
             "task": task,
-            "guidelines": current_guidelines(site.store, site.project, task),
+            "guidelines": site.guidelines(task),
             "history": guideline_history(site.store, task),
         }
         return site.page(request, "guidelines.html", data)
@@ -43,12 +44,15 @@ def guideline_pages(site: Site) -> APIRouter:
     @router.get("/tasks/{name}/guidelines/edit", dependencies=[Depends(require("admin"))])
     def edit(request: Request, name: str) -> Response:
         task = site.task(name)
-        current = current_guidelines(site.store, site.project, task)
-        data = {"task": task, "text": current.text, "instead_of": current.version, "fault": None}
-        return site.page(request, "guidelines_edit.html", data)
+        try:
+            current = current_guidelines(site.store, site.project, task)
+        except ProjectError as error:
+            fault = f"{error.where}: {error.what}. What you save here takes its place."
+            return form(request, task, "", "", fault)
+        return form(request, task, current.text, current.version)
 
     @router.post("/tasks/{name}/guidelines/edit", dependencies=[Depends(require("admin"))])
-    def change(request: Request, name: str, text: _Text, instead_of: _Text) -> Response:
+    def change(request: Request, name: str, text: _Text, instead_of: _Text = "") -> Response:
         task = site.task(name)
         person = person_of(request).name
         try:
@@ -57,10 +61,7 @@ def guideline_pages(site: Site) -> APIRouter:
             )
         except UserError as error:
             # With what they wrote: a page of its own would lose it.
-            data = {"task": task, "text": text, "instead_of": instead_of, "fault": str(error)}
-            response = site.page(request, "guidelines_edit.html", data)
-            response.status_code = 422
-            return response
+            return form(request, task, text, instead_of, str(error), status=422)
         return RedirectResponse(f"/tasks/{task.name}/guidelines", 303)
 
     @router.get("/tasks/{name}/guidelines/{place}")
@@ -74,6 +75,17 @@ def guideline_pages(site: Site) -> APIRouter:
         before = oldest_first[place - 2].text if place > 1 else ""
         data = {"task": task, "version": shown, "place": place, "changes": _changes(before, shown)}
         return site.page(request, "guidelines_version.html", data)
+
+    def form(
+        request: Request,
+        task: Task,
+        text: str,
+        instead_of: str,
+        fault: str | None = None,
+        status: int = 200,
+    ) -> Response:
+        data = {"task": task, "text": text, "instead_of": instead_of, "fault": fault}
+        return site.page(request, "guidelines_edit.html", data, status)
 
     return router
 

@@ -9,7 +9,7 @@ Nothing but the sign-in page, its style and the API's description is answered be
 Every router is included with a `require` in app.py; a route may ask for more.
 
 While nobody was ever added (`burnish users add`), whoever sits at this machine is its one user, an
-admin under the name of their login or one they chose, and needs no sign-in. Only a request that
+admin under the name of their login, and needs no sign-in. Only a request that
 came over loopback, to a loopback name and through no proxy counts as such: a web page from
 elsewhere that has pointed its own name at 127.0.0.1 (DNS rebinding) shows in the Host header.
 """
@@ -22,15 +22,13 @@ import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
 from fastapi.responses import Response
 from starlette.requests import HTTPConnection
 
-from burnish.errors import InputError
 from burnish.hashing import content_hash
-from burnish.label.guidelines import checked_annotator
 from burnish.label.people import login_name, session_user, token_user
 from burnish.project import Project
 from burnish.store import Connection, Store
@@ -42,7 +40,6 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
 
-_NAME_COOKIE = "burnish_annotator"
 # The store ends sessions; the browser only has to keep the cookie as long as one may last.
 _COOKIE_SECONDS = 30 * 24 * 3600
 
@@ -121,7 +118,7 @@ def identify(connection: HTTPConnection, project: Project, store: Store) -> Pers
     session = session_of(connection, project)
     if session and (user := session_user(store, session, now=now)):
         return Person(user.name, user.role, csrf_token(session))
-    return _local_person(connection, store) if _is_local(connection) else None
+    return _local_person(store) if _is_local(connection) else None
 
 
 def session_of(connection: HTTPConnection, project: Project) -> str | None:
@@ -146,18 +143,6 @@ def remember_session(
 def forget_session(response: Response, project: Project) -> None:
     """Take the cookie away."""
     response.delete_cookie(_cookie(project), httponly=True, samesite="strict")
-
-
-def remember_name(response: Response, name: str) -> None:
-    """Keep the name the local user wants to be called by.
-
-    Raises:
-        InputError: it is no annotator's name.
-    """
-    name = quote(checked_annotator(name))
-    response.set_cookie(
-        _NAME_COOKIE, name, max_age=_COOKIE_SECONDS, httponly=True, samesite="strict"
-    )
 
 
 def csrf_token(session: str) -> str:
@@ -193,15 +178,11 @@ def _host_name(host: str) -> str:
         return ""
 
 
-def _local_person(connection: HTTPConnection, store: Store) -> Person | None:
-    with store.reading() as reading:
-        if has_users(reading):
+def _local_person(store: Store) -> Person | None:
+    with store.looking() as looking:
+        if has_users(looking):
             return None
-    try:
-        name = checked_annotator(unquote(connection.cookies.get(_NAME_COOKIE, "")))
-    except InputError:
-        name = login_name()
-    return Person(name, "admin", is_local=True)
+    return Person(login_name(), "admin", is_local=True)
 
 
 async def _csrf_given(request: Request) -> str:

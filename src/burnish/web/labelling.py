@@ -4,35 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from burnish.label.guidelines import current_guidelines
 from burnish.label.queue import next_item, progress_of, submit, undo_last
 from burnish.types import Annotation
+from burnish.web.api.models import Answer
 from burnish.web.identity import person_of
 from burnish.web.sheets import module_of, sheet_of
 from burnish.web.site import Site
 
 
-class Answer(BaseModel):
+class SignedAnswer(Answer):
     """What the page sends."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    client_id: str
-    example_id: str
     annotator: str
     """Who wrote it: whoever is signed in now may be somebody else."""
-    answer: str
-    status: Literal["submitted", "skipped", "flagged"]
-    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    guideline_version: str = ""
-    draft_id: str | None = None
 
 
 def label_pages(site: Site) -> APIRouter:
@@ -48,22 +37,23 @@ def label_pages(site: Site) -> APIRouter:
             "task": task,
             "sheet": sheet_of(task, item.example, item.drafts, item.previous) if item else None,
             "module": module_of(task),
-            "guidelines": current_guidelines(site.store, site.project, task),
+            "guidelines": site.guidelines(task),
             "progress": progress_of(site.store, task, annotator),
             "sign_in": f"/sign-in?back={quote(request.url.path)}",
         }
         return site.page(request, "label.html", data)
 
     @router.post("/tasks/{name}/label")
-    def answer(request: Request, name: str, sent: Answer) -> Response:
+    def answer(request: Request, name: str, sent: SignedAnswer) -> Response:
         task = site.task(name)
-        annotator = person_of(request).name
-        if sent.annotator != annotator:
+        person = person_of(request)
+        if sent.annotator != person.name:
             raise HTTPException(
-                403, f"{sent.annotator} wrote this answer, and {annotator} is signed in."
+                403, f"{sent.annotator} wrote this answer, and {person.name} is signed in."
             )
         annotation = Annotation(task=task.name, **sent.model_dump())
-        result = submit(site.store, task, annotation, now=datetime.now(UTC))
+        only_shown = not person.may("reviewer")
+        result = submit(site.store, task, annotation, now=datetime.now(UTC), only_shown=only_shown)
         return JSONResponse(asdict(result), 201 if result.is_new else 200)
 
     @router.post("/tasks/{name}/undo")

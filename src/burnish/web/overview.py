@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BeforeValidator
 
-from burnish.label.quote import quote
-from burnish.label.status import label_agreement, label_status
+from burnish.label.quote import status_and_quote
+from burnish.label.status import label_agreement
 from burnish.web.site import Site
 
 # An empty field of a form is no price.
@@ -24,10 +24,10 @@ def overview_pages(site: Site) -> APIRouter:
     def overview(request: Request, name: str, price: Annotated[_Price, Query()] = None) -> Response:
         """`price` is what an hour of people's work costs, in any currency."""
         task = site.task(name)
-        rest = quote(site.store, task, price)
+        status, rest = status_and_quote(site.store, task, price)
         data = {
             "task": task,
-            "status": label_status(site.store, task),
+            "status": status,
             "quote": rest,
             "price": price,
             "speeds": {speed.annotator: speed.seconds_per_answer for speed in rest.annotators},

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
 from burnish.errors import InputError
-from burnish.label.guidelines import current_guidelines
-from burnish.label.resolve import adjudicate, exclude_example, read_dispute
+from burnish.label.bulk import exclude_all
+from burnish.label.resolve import adjudicate, read_dispute
 from burnish.label.review import count_disputes, next_dispute
 from burnish.store.drafts import read_drafts
 from burnish.web.identity import person_of
@@ -26,15 +26,24 @@ def review_pages(site: Site) -> APIRouter:
 
     @router.get("/tasks/{name}/review")
     def review(
-        request: Request, name: str, after: str | None = None, shown: bool = False
+        request: Request,
+        name: str,
+        after: str | None = None,
+        example: str | None = None,
+        shown: bool = False,
     ) -> Response:
-        """The next dispute, or the one that follows the example `after`.
+        """The next dispute, or the one that follows the example `after`; or any `example`.
 
         With blind review the annotators' answers are left out until the reviewer asks for them.
         """
         task = site.task(name)
         reviewer = person_of(request).name
-        dispute = next_dispute(site.store, task, reviewer, now=datetime.now(UTC), after=after)
+        if example is None:
+            dispute = next_dispute(site.store, task, reviewer, now=datetime.now(UTC), after=after)
+        else:
+            dispute = read_dispute(site.store, task, example)
+            if dispute is None:
+                raise HTTPException(404, "there is no such example")
         data = {"task": task, "open": count_disputes(site.store, task), "module": module_of(task)}
         if dispute is None:
             return site.page(request, "review.html", {**data, "sheet": None})
@@ -44,8 +53,9 @@ def review_pages(site: Site) -> APIRouter:
         is_blind = task.blind_review and not shown
         data |= {
             "sheet": sheet,
-            "guidelines": current_guidelines(site.store, site.project, task),
+            "guidelines": site.guidelines(task),
             "is_blind": is_blind,
+            "is_asked_for": example is not None,
             "answers": ()
             if is_blind
             else [(a, answer_view(a.answer, task, sheet)) for a in dispute.annotations],
@@ -66,7 +76,7 @@ def review_pages(site: Site) -> APIRouter:
         task = site.task(name)
         person = person_of(request).name
         if action == "exclude":
-            exclude_example(site.store, example_id, reason, person=person)
+            exclude_all(site.store, [example_id], reason, actor=person)
             return RedirectResponse(f"/tasks/{task.name}/review", 303)
         if pick != "other":
             dispute = read_dispute(site.store, task, example_id)

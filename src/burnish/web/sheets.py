@@ -30,6 +30,11 @@ class Sheet:
     """What spans are marked in."""
     draft: str
     """What `write` and `edit` begin with; empty where there is none."""
+    own: str
+    """The record's own answer, shown beside the empty box of `write`; empty where there is none.
+
+    `edit` begins with it. Who is to write the ideal answer should not have to clear a box first, or
+    send by mistake what was there."""
     draft_id: str
     """Empty for an answer that came with the record."""
     draft_model: str
@@ -45,13 +50,15 @@ def sheet_of(
     """Lay out an example for its task; `previous` is the answer a person has withdrawn."""
     writes = task.kind in ("write", "edit")
     draft = drafts[-1] if writes and drafts else None
-    own = example.conversation.answer.content if example.conversation.answer else ""
+    own = example.conversation.answer.content if writes and example.conversation.answer else ""
+    beside = own if task.kind == "write" and draft is None else ""
     return Sheet(
         example=example,
         messages=_messages(task, example),
         candidates=candidates_of(example, drafts) if task.kind == "rank" else (),
         text=span_text(example) if task.kind == "spans" else "",
-        draft=(draft.text if draft else own) if writes else "",
+        draft=draft.text if draft else "" if beside else own,
+        own=beside,
         draft_id=draft.id if draft else "",
         draft_model=draft.model if draft else "",
         answer=previous.answer if previous else _filled_in(task, example, drafts),

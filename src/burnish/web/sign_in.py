@@ -32,9 +32,7 @@ def sign_in_pages(site: Site) -> APIRouter:
     def page(request: Request, status: int = 200, **data: object) -> Response:
         with site.store.reading() as connection:
             data["has_users"] = has_users(connection)
-        response = site.page(request, "sign_in.html", {"name": "", "fault": None, **data})
-        response.status_code = status
-        return response
+        return site.page(request, "sign_in.html", {"name": "", "fault": None, **data}, status)
 
     @router.get(SIGN_IN)
     def form(request: Request, back: str = "/") -> Response:
@@ -73,7 +71,7 @@ def account_pages(site: Site) -> APIRouter:
 
     @router.get("/account")
     def account(request: Request) -> Response:
-        return site.page(request, "account.html", {"person": person_of(request)})
+        return page(request)
 
     @router.post("/account")
     def new_password(request: Request, old: _Text, new: _Text) -> Response:
@@ -81,11 +79,18 @@ def account_pages(site: Site) -> APIRouter:
         name = person_of(request).name
         entered = _sign_in(site, request, name, old)
         if entered.session is None:
-            raise InputError(_fault(entered, "The old password is wrong."))
-        change_password(site.store, name, new, actor=name)
+            return page(request, _fault(entered, "The old password is wrong."))
+        try:
+            change_password(site.store, name, new, actor=name)
+        except InputError as error:
+            return page(request, str(error))
         response = RedirectResponse(SIGN_IN, 303)
         forget_session(response, site.project)
         return response
+
+    def page(request: Request, fault: str | None = None) -> Response:
+        data = {"person": person_of(request), "fault": fault}
+        return site.page(request, "account.html", data, 422 if fault else 200)
 
     return router
 

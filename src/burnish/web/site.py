@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
+from burnish.errors import ProjectError
 from burnish.hashing import content_hash
+from burnish.label.guidelines import Guidelines, current_guidelines
 from burnish.project import Project
 from burnish.store import Store
 from burnish.tasks import Task
+from burnish.units import duration, size
 from burnish.web.identity import visitor_of
 
 STATIC = Path(__file__).parent / "static"
@@ -40,7 +44,16 @@ class Site:
             raise HTTPException(404, f"the project has no task {name!r}")
         return self.tasks[name]
 
-    def page(self, request: Request, template: str, data: Mapping[str, Any]) -> Response:
+    def guidelines(self, task: Task) -> Guidelines | None:
+        """None where the file cannot be read: people go on labelling without."""
+        try:
+            return current_guidelines(self.store, self.project, task)
+        except ProjectError:
+            return None
+
+    def page(
+        self, request: Request, template: str, data: Mapping[str, Any], status: int = 200
+    ) -> Response:
         """`data` in the template. With a `task` in it, the page stands among the task's pages."""
         person = visitor_of(request)
         shared = {
@@ -52,9 +65,12 @@ class Site:
             "person": person,
             "csrf": person.csrf if person else "",
         }
-        return HTMLResponse(_templates.get_template(template).render(shared | dict(data)))
+        html = _templates.get_template(template).render(shared | dict(data))
+        return HTMLResponse(html, status)
 
 
+# The labelling page has the same guidelines with every example: 1 ms of work for a page of them.
+@lru_cache(maxsize=32)
 def markdown(text: str) -> Markup:
     """Markdown as HTML that is safe to show."""
     return Markup(_markdown.render(text))
@@ -63,25 +79,6 @@ def markdown(text: str) -> Markup:
 def breakable(name: str) -> Markup:
     """A name that may be broken after an underscore where the column is narrow."""
     return escape(name).replace("_", Markup("_<wbr>"))
-
-
-def duration(seconds: float) -> str:
-    """A length of time in the unit a person would use."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def size(bytes_: int) -> str:
-    """A file's size."""
-    value = float(bytes_)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
 
 
 def moment(iso: str) -> str:

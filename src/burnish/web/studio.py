@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +16,9 @@ from multiprocessing.connection import wait
 
 import uvicorn
 
-from burnish.config import build_config
-from burnish.errors import ConfigError, ResourceError
-from burnish.label.webhooks import WebhookConfig, sending_webhooks
+from burnish.errors import ConfigError, ProjectError, ResourceError
+from burnish.label.guidelines import read_guidelines
+from burnish.label.webhooks import read_webhook_config, sending_webhooks
 from burnish.project import Project
 from burnish.store import open_store
 from burnish.store.users import has_users
@@ -44,16 +46,27 @@ def studio(
         raise ConfigError(f"port = {port}: must be from 0 to 65535")
     if processes < 1:
         raise ConfigError(f"processes = {processes}: must be 1 or more")
-    read_tasks(project)
+    _warn_of_guidelines(project)
     _check_users(project, host)
     with _bind(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}/"
         ready(url) if ready else print(f"Studio: {url}  (Ctrl-C stops it)", flush=True)
-        if processes == 1:
-            _serve(project, listener)
-        else:
-            _serve_in_processes(project, listener, processes)
+        with contextlib.suppress(KeyboardInterrupt):  # the way to stop it
+            if processes == 1:
+                _serve(project, listener)
+            else:
+                _serve_in_processes(project, listener, processes)
+    if not ready:
+        print("Studio stopped.")
+
+
+def _warn_of_guidelines(project: Project) -> None:
+    for task in read_tasks(project).values():
+        try:
+            read_guidelines(project, task)
+        except ProjectError as error:
+            print(f"warning: task {task.name}: {error}", file=sys.stderr)
 
 
 def _check_users(project: Project, host: str) -> None:
@@ -71,7 +84,7 @@ def _check_users(project: Project, host: str) -> None:
 
 
 def _serve(project: Project, listener: socket.socket) -> None:
-    webhooks = build_config(WebhookConfig, project.table("webhooks"), where="[webhooks]")
+    webhooks = read_webhook_config(project)
     store = open_store(project.store_url)
     try:
         config = uvicorn.Config(
@@ -81,6 +94,9 @@ def _serve(project: Project, listener: socket.socket) -> None:
             ws="none",
             timeout_graceful_shutdown=2,
         )
+        # What is here now stays. Looked through with the rest, it makes everybody wait for 80 ms.
+        gc.collect()
+        gc.freeze()
         with sending_webhooks(store, webhooks):
             uvicorn.Server(config).run([listener])
     finally:

@@ -13,19 +13,23 @@ A statistic that is undefined is None, never 0 or NaN: 0 would say "no better th
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from burnish.label.agreement.coded import Answers, Numbers, numbered, ranked
 from burnish.label.agreement.distances import Distance, Weights, distances
-from burnish.label.agreement.estimate import Estimate, Floats, Patterns, Rows, estimate, ratio
-
-Answers: TypeAlias = Mapping[str, Any]
-"""One example's answers, by annotator: texts, or whatever can be compared."""
+from burnish.label.agreement.estimate import (
+    Estimate,
+    Floats,
+    Patterns,
+    Rows,
+    estimate,
+    ratio,
+)
 
 Level: TypeAlias = Literal["ordinal", "interval"]
 
@@ -56,21 +60,42 @@ class Table:
 
 def tabulate(examples: Iterable[Answers], categories: Iterable[Hashable] = ()) -> Table:
     """Count the examples' patterns; `categories` are the answers there could have been."""
-    codes: dict[Any, int] = {value: code for code, value in enumerate(categories)}
-    counts = Counter(
-        tuple(sorted(codes.setdefault(value, len(codes)) for value in answers.values()))
-        for answers in examples
-        if answers
-    )
-    values = list(codes)
-    if all(isinstance(value, (int, float)) for value in values):
-        values.sort()
-    place = {codes[value]: n for n, value in enumerate(values)}
-    most = max(map(len, counts), default=0)
-    rows = np.full((len(counts), most), -1, dtype=np.int32)
-    for row, pattern in zip(rows, counts, strict=True):
-        row[: len(pattern)] = [place[code] for code in pattern]
-    return Table(values, Patterns(rows, np.array(list(counts.values()), dtype=np.int64)))
+    numbers = numbered(categories)
+    entries = [
+        (n, numbers[value]) for n, answers in enumerate(examples) for value in answers.values()
+    ]
+    example, number = np.array(entries, dtype=np.int32).reshape(-1, 2).T
+    if all(isinstance(value, (int, float)) for value in numbers):
+        values, place = ranked(numbers)
+        return table_of(example, place[number], values)
+    return table_of(example, number, list(numbers))
+
+
+def table_of(example: Numbers, value: Numbers, values: Sequence[Any]) -> Table:
+    """Count the patterns of answers given one by one, as numbers; those of an example together.
+
+    Patterns come in the order of their first examples.
+    """
+    order = np.lexsort((value, example))
+    example, value = example[order], value[order]
+    start = np.flatnonzero(np.diff(example, prepend=-1))
+    size = np.diff(start, append=len(example))
+    most = int(size.max(initial=0))
+    # A number for each different beginning, one answer longer at a time.
+    beginning = np.zeros(len(start), dtype=np.int64)
+    for n in range(most):
+        longer = np.flatnonzero(size > n)
+        answers = beginning[longer] * len(values) + value[start[longer] + n]
+        beginning[longer] = np.unique(answers, return_inverse=True)[1]
+    pattern = beginning * (most + 1) + size
+    _, first, multiplicity = np.unique(pattern, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    first, multiplicity = first[order], multiplicity[order]
+    places = start[first][:, None] + np.arange(most)
+    inside = np.arange(most) < size[first][:, None]
+    rows = np.full(places.shape, -1, dtype=np.int32)
+    rows[inside] = value[places[inside]]
+    return Table(values, Patterns(rows, multiplicity))
 
 
 def percent_agreement(examples: Iterable[Answers], *, seed: int = 0) -> Estimate:

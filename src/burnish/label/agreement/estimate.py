@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import hypot
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -104,6 +105,23 @@ def interval(draws: Floats) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
+def change(before: Estimate, after: Estimate) -> Estimate | None:
+    """How much more the one is than the other; None where either is undefined or has no interval.
+
+    The interval is made from both (G. Y. Zou and A. Donner, "Construction of confidence limits
+    about effect measures", Statistics in Medicine 27(10), 2008), as for answers of different
+    people to different examples; where they are the same ones, it is wider than need be.
+    """
+    if before.value is None or before.low is None or before.high is None:
+        return None
+    if after.value is None or after.low is None or after.high is None:
+        return None
+    value = after.value - before.value
+    low = value - hypot(after.value - after.low, before.high - before.value)
+    high = value + hypot(after.high - after.value, before.value - before.low)
+    return Estimate(value, low, high, before.examples + after.examples)
+
+
 def ratio_estimate(above: Iterable[float], below: Iterable[float], *, seed: int = 0) -> Estimate:
     """The sum of one number per example over the sum of another."""
     return _ratio_of(Counter(zip(above, below, strict=True)), RESAMPLES, seed)
@@ -163,7 +181,23 @@ def _resampled(
     share = multiplicity / drawn
     at_once = max(1, _NUMBERS // max(sums.shape))
     values = [
-        statistic(rng.multinomial(drawn, share, min(at_once, resamples - start)) @ sums)
+        statistic(product(rng.multinomial(drawn, share, min(at_once, resamples - start)), sums))
         for start in range(0, resamples, at_once)
     ]
     return np.concatenate(values)
+
+
+def product(draws: Ints, sums: Floats) -> Floats:
+    """`draws @ sums`, without the zeros where these are most.
+
+    Of κ's 2 q sums an example adds to two. BLAS shares each of these small products among threads,
+    which wait for one another: 1,225 pairs among 150 answers took twice the time of one thread.
+    """
+    if np.count_nonzero(sums) * 4 > sums.size:
+        return draws @ sums
+    column, row = np.nonzero(sums.T)
+    first = np.flatnonzero(np.diff(column, prepend=-1))
+    product = np.zeros((len(draws), sums.shape[1]))
+    terms = draws[:, row] * sums[row, column]
+    product[:, column[first]] = np.add.reduceat(terms, first, axis=1)
+    return product

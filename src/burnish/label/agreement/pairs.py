@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from burnish.label.agreement.chance import Answers
+from burnish.label.agreement.coded import Answers
 from burnish.label.agreement.distances import Distance, distances
 from burnish.label.agreement.estimate import (
     RESAMPLES,
@@ -38,27 +38,31 @@ def cohen_kappa(
 
     Undefined (None) where both gave one and the same answer throughout.
     """
-    both = Counter((e[first], e[second]) for e in examples if first in e and second in e)
-    return kappa_of(both, weights, seed=seed)
+    both = [(e[first], e[second]) for e in examples if first in e and second in e]
+    values = list(dict.fromkeys(value for pair in both for value in pair))
+    if weights != "nominal":
+        values.sort()
+    place = {value: n for n, value in enumerate(values)}
+    times = Counter((place[a], place[b]) for a, b in both)
+    rows = np.array(list(times), dtype=np.int64).reshape(-1, 2)
+    patterns = Patterns(rows, np.array(list(times.values()), dtype=np.int64))
+    return kappa_of(patterns, values, weights, seed=seed)
 
 
 def kappa_of(
-    both: Mapping[tuple[Any, Any], int],
+    patterns: Patterns,
+    values: Sequence[Any],
     weights: Distance = "nominal",
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """`cohen_kappa` from how often each two answers came together."""
-    values = list({value: None for pair in both for value in pair})
-    if weights != "nominal":
-        values.sort()
-    code = {value: n for n, value in enumerate(values)}
-    rows = np.array([(code[a], code[b]) for a, b in both], dtype=np.int64).reshape(-1, 2)
-    patterns = Patterns(rows, np.array(list(both.values()), dtype=np.int64))
+    """`cohen_kappa` from patterns of two answers, as their places in `values`."""
+    used, rows = np.unique(patterns.rows, return_inverse=True)
+    patterns = Patterns(rows.reshape(-1, 2), patterns.multiplicity)
+    q = len(used)
     # One of nominal answers would be mostly ones: 1,225 pairs among 150 answers took twice as long.
-    matrix = None if weights == "nominal" else distances(values, weights)
-    q = len(values)
+    matrix = None if weights == "nominal" else distances([values[n] for n in used], weights)
 
     def terms(rows: Rows) -> Floats:
         first, second = rows.T

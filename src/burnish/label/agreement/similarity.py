@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from burnish.label.agreement.distances import jaccard_distance
@@ -20,6 +21,18 @@ def is_categorical(task: Task) -> bool:
     low, high = task.scale
     is_short = task.kind == "rate" and high - low < _LONGEST_SCALE
     return task.kind in ("choose", "accept") or is_short
+
+
+def possible_values(task: Task) -> Sequence[Any]:
+    """All that an answer of a categorical task can be."""
+    match task.kind:
+        case "choose":
+            return task.choices
+        case "accept":
+            return ("accept", "reject")
+        case _:
+            low, high = task.scale
+            return range(low, high + 1)
 
 
 def comparable(answer: str, task: Task) -> Any:

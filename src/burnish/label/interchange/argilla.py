@@ -28,15 +28,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from burnish.hashing import canonical_json
-from burnish.label.interchange.kept import FIELD, Read, Tool, kept_rows, newest
-from burnish.label.interchange.offsets import from_utf16, to_utf16
+from burnish.label.interchange.kept import Read, Tool, kept_rows
+from burnish.label.interchange.offsets import from_utf16, span_ends, to_utf16
 from burnish.label.interchange.rows import Values
-from burnish.records.answers import candidates_of, span_text
-from burnish.records.exports import is_argilla, objects, prompt_in
+from burnish.records.answers import candidates_of, span_text, spans_answer, verdict_answer
+from burnish.records.exports import FIELD, argilla_conversation, is_argilla, objects
 from burnish.records.messages import UnfitError, text_of
+from burnish.store.answers import newest_of_each
 from burnish.store.labelled import Labelled
 from burnish.tasks import Task
-from burnish.types import Conversation, Example
+from burnish.types import Example
 
 _PERSON = "argilla:"
 # Annotators' UUIDs are made under this one (RFC 9562, version 5).
@@ -46,7 +47,7 @@ _NAMESPACE = uuid.UUID("8c2f4b1e-6f0d-5f6a-9a53-2d7c9e1b4a60")
 def _write(labelled: Labelled, task: Task) -> Iterator[dict[str, Any]]:
     text = span_text(labelled.example)
     responses: dict[str, list[dict[str, Any]]] = {}
-    for annotation in newest(labelled.annotations):
+    for annotation in newest_of_each(labelled.annotations):
         if annotation.status != "submitted":
             continue
         for question, value in _values(annotation.answer, task, text):
@@ -136,7 +137,7 @@ def _user_id(annotator: str) -> str:
 
 
 def _read(record: Values, task: Task) -> Read:
-    prompt = _prompt(record)
+    prompt = argilla_conversation(record)
     shown: dict[str, Any] = {"prompt": prompt}
     question = _question(record, task)
     reasons = {}
@@ -198,10 +199,9 @@ def _answer(value: Any, task: Task, record: Values, reason: Any) -> str:
         case "rank":
             return _ranking(_list(value), [name for name, _ in _candidates(record, [value])])
         case "spans":
-            return _spans(_list(value), span_text(Example(_prompt(record), "")))
+            return _spans(_list(value), span_text(Example(argilla_conversation(record), "")))
         case "accept":
-            given = {"verdict": text_of(value, "value")}
-            return canonical_json(given | ({"reason": text_of(reason, "reason")} if reason else {}))
+            return verdict_answer(text_of(value, "value"), reason and text_of(reason, "reason"))
         case _:
             return text_of(value, "value")
 
@@ -234,22 +234,18 @@ def _ranking(value: list[Any], names: list[str]) -> str:
 def _spans(value: list[Any], text: str) -> str:
     spans = []
     for span in value:
-        start, end = (span.get("start"), span.get("end")) if isinstance(span, Mapping) else (0, 0.5)
-        if type(start) is not int or type(end) is not int:
-            raise UnfitError("a span whose start or end is no whole number")
+        if not isinstance(span, Mapping):
+            raise UnfitError(f"a span that is no object: {span!r}")
+        start, end = span_ends(span.get("start"), span.get("end"))
         label = text_of(span.get("label"), "label")
         spans.append((from_utf16(text, start), from_utf16(text, end), label))
-    return canonical_json([{"start": s, "end": e, "label": label} for s, e, label in sorted(spans)])
+    return spans_answer(spans)
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise UnfitError(f"a value that is no list: {value!r}")
     return value
-
-
-def _prompt(record: Values) -> Conversation:
-    return prompt_in(record["fields"], "fields")
 
 
 def _kept(record: Values) -> Any:
@@ -271,6 +267,6 @@ ARGILLA = Tool(
     write=_write,
     read=_read,
     kept=_kept,
-    prompt=_prompt,
+    prompt=argilla_conversation,
     as_list=True,
 )

@@ -14,9 +14,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from burnish.errors import InputError
 from burnish.tasks import Task
 
 RECORDS = "records.json"
+_SETTINGS = ".argilla"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse to replace a folder that holds anything but such a dataset.
+
+    Raises:
+        InputError: it does.
+    """
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - {RECORDS, _SETTINGS}:
+        raise InputError(
+            "is a folder with other things in it, which would be replaced",
+            where=str(folder),
+            do="name a new folder, or a file that ends in .json",
+        )
 
 
 def write_settings(folder: Path, task: Task, fields: Iterable[str]) -> None:
@@ -34,10 +50,10 @@ def write_settings(folder: Path, task: Task, fields: Iterable[str]) -> None:
         "mapping": None,
     }
     dataset = {"name": task.name, "status": "draft", "allow_extra_metadata": True}
-    (folder / ".argilla").mkdir()
+    (folder / _SETTINGS).mkdir()
     for name, content in (("settings", settings), ("dataset", dataset)):
         text = json.dumps(content, ensure_ascii=False, indent=1)
-        (folder / ".argilla" / f"{name}.json").write_text(text, encoding="utf-8")
+        (folder / _SETTINGS / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def _questions(task: Task, fields: list[str]) -> list[dict[str, Any]]:

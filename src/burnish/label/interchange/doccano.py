@@ -24,18 +24,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from burnish.hashing import canonical_json
-from burnish.label.interchange.kept import (
-    FIELD,
-    Read,
-    Tool,
-    kept_rows,
-    line_of,
-    of_each_person,
-    prompt_of_line,
-)
+from burnish.label.interchange.kept import Read, Tool, kept_rows, line_of, of_each_person
 from burnish.label.interchange.offsets import from_utf16, to_utf16
 from burnish.label.interchange.rows import Values
-from burnish.records.exports import is_doccano
+from burnish.records.answers import spans_answer, verdict_answer
+from burnish.records.exports import FIELD, is_doccano, line_conversation
 from burnish.records.messages import UnfitError, text_of
 from burnish.store.labelled import Labelled
 from burnish.tasks import Task
@@ -78,14 +71,14 @@ def _read(record: Values, task: Task) -> Read:
         "answer": _answer(labels, record, task),
         "status": "submitted",
         "annotator": record.get("annotator"),
-        "prompt": prompt_of_line(record),
+        "prompt": line_conversation(record),
     }
 
 
 def _answer(labels: list[Any], record: Values, task: Task) -> str:
     if task.kind == "spans":
-        spans = sorted(_span(label, record["text"]) for label in labels)
-        return canonical_json([{"start": s, "end": e, "label": name} for s, e, name in spans])
+        text = text_of(record.get("text"), "text")
+        return spans_answer(_span(label, text) for label in labels)
     texts = [text_of(label, "label") for label in labels]
     if task.kind == "choose_many":
         return canonical_json(texts)
@@ -95,7 +88,7 @@ def _answer(labels: list[Any], record: Values, task: Task) -> str:
         return texts[0]
     comments = record.get("Comments")
     reason = "\n".join(map(str, comments)) if isinstance(comments, list) else ""
-    return canonical_json({"verdict": texts[0]} | ({"reason": reason} if reason else {}))
+    return verdict_answer(texts[0], reason)
 
 
 def _span(label: Any, text: str) -> tuple[int, int, str]:
@@ -116,6 +109,6 @@ DOCCANO = Tool(
     write=_write,
     read=_read,
     kept=lambda record: record.get(FIELD),
-    prompt=prompt_of_line,
+    prompt=line_conversation,
     as_list=False,
 )

@@ -1,68 +1,107 @@
-"""The labels of the store into a file, streaming; the file appears whole or not at all."""
+"""The labels of the store into a file, which appears whole or not at all, or into a stream."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from burnish.files import replaced_file, replaced_folder
-from burnish.label.interchange.argilla_settings import RECORDS, write_settings
-from burnish.label.interchange.formats import LabelFormat, check_kind, tool_named
-from burnish.label.interchange.kept import Tool
-from burnish.label.interchange.rows import (
-    COLUMNS,
-    annotation_row,
-    draft_row,
-    gold_row,
-    prompt_value,
+from burnish.label.destination import is_device
+from burnish.label.interchange.argilla_settings import RECORDS, check_folder, write_settings
+from burnish.label.interchange.formats import (
+    LabelFormat,
+    check_kind,
+    format_to_write,
+    tool_named,
 )
+from burnish.label.interchange.kept import Tool
+from burnish.label.interchange.rows import annotation_row, draft_row, gold_row, prompt_value
 from burnish.label.webhooks import announce
 from burnish.progress import progress_bar
+from burnish.records.exports import LABEL_COLUMNS
 from burnish.store import Connection, Store
 from burnish.store.annotations import count_annotations
-from burnish.store.drafts import read_all_drafts
-from burnish.store.labelled import examples_by_id, labelled_examples, read_gold
-from burnish.store.labelling import annotations_with_conversations, pages
+from burnish.store.labelled import (
+    annotations_after,
+    drafts_after,
+    gold_after,
+    labelled_after,
+    newest_annotation_seq,
+)
 from burnish.tasks import Task
 from burnish.types import Conversation
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+T = TypeVar("T")
 Write = Callable[[dict[str, Any]], object]
-Rows = Iterator[tuple[dict[str, Any], int]]
-"""What to write, and how many annotations are in it."""
+Rows = Iterator[tuple[list[dict[str, Any]], int]]
+"""What to write, a page at a time, and how many annotations are in it."""
 
 
-def export_labels(store: Store, path: Path, task: Task, *, format: LabelFormat = "jsonl") -> int:
+def export_labels(
+    store: Store, path: Path, task: Task, *, format: LabelFormat | None = None
+) -> int:
     """Write every annotation, draft and gold answer of the task; return how many annotations.
+
+    Where no format is named, the ending of `path` tells JSON lines from CSV.
 
     In the plain formats drafts come first, then annotations, oldest first, then gold answers; in
     those of tools examples in order of arrival. Argilla's settings are written too where `path` has
     no ending and so is a folder. `import_labels` reads all of them back.
 
+    Of what people say while it is written, some may be missing.
+
+    Raises:
+        InputError: the format has no place for answers of the task's kind, its files end otherwise,
+            or other things are in the folder that Argilla's would replace.
+    """
+    format = format_to_write(path, format)
+    check_kind(task, format)
+    if format == "argilla" and not path.suffix and not is_device(path):
+        check_folder(path)
+        with replaced_folder(path) as folder:
+            fields: dict[str, None] = {}
+            written = _write_file(store, folder / RECORDS, path.name, task, format, fields)
+            write_settings(folder, task, fields)
+    else:
+        with replaced_file(path) as temporary:
+            written = _write_file(store, temporary, path.name, task, format, {})
+    _announce(store, task, format, written)
+    return written
+
+
+def stream_labels(store: Store, task: Task, *, format: LabelFormat = "jsonl") -> Iterator[str]:
+    """The file that `export_labels` writes, a page at a time; the store is not held between them.
+
     Raises:
         InputError: the format has no place for answers of the task's kind.
     """
     check_kind(task, format)
-    if format == "argilla" and not path.suffix:
-        with replaced_folder(path) as folder:
-            fields: dict[str, None] = {}
-            written = _export(store, folder / RECORDS, path.name, task, format, fields)
-            write_settings(folder, task, fields)
-    else:
-        with replaced_file(path) as temporary:
-            written = _export(store, temporary, path.name, task, format, {})
+    return _announced_pieces(store, task, format)
+
+
+def _announced_pieces(store: Store, task: Task, format: LabelFormat) -> Iterator[str]:
+    written = 0
+    for text, count in _pieces(store, task, format, {}):
+        yield text
+        written += count
+    _announce(store, task, format, written)
+
+
+def _announce(store: Store, task: Task, format: LabelFormat, written: int) -> None:
     with store.writing() as connection:
         facts = {"task": task.name, "format": format, "annotations": written}
         announce(connection, "labels.exported", facts)
-    return written
 
 
-def _export(
+def _write_file(
     store: Store,
     path: Path,
     name: str,
@@ -71,51 +110,84 @@ def _export(
     fields: dict[str, None],
 ) -> int:
     """Write the file, called `name` to the user; `fields` takes those of all records, in order."""
-    tool = tool_named(format)
     written = 0
+    with store.reading() as connection:
+        total = count_annotations(connection)
     with (
         path.open("w", encoding="utf-8", newline="") as file,
-        store.reading() as connection,
-        progress_bar(
-            f"exporting {name}", unit=" labels", total=count_annotations(connection)
-        ) as bar,
+        progress_bar(f"exporting {name}", unit=" labels", total=total) as bar,
     ):
-        rows = _rows(connection, task) if tool is None else _records(connection, task, tool)
-        with _writer(file, format, tool) as write:
-            for row, annotations in rows:
-                write(row)
-                fields.update(dict.fromkeys(row.get("fields", ())))
-                written += annotations
-                bar.update(annotations)
+        for text, count in _pieces(store, task, format, fields):
+            file.write(text)
+            written += count
+            bar.update(count)
     return written
 
 
-def _records(connection: Connection, task: Task, tool: Tool) -> Rows:
-    for labelled in labelled_examples(connection, task.name):
-        first, *others = tool.write(labelled, task)
-        yield first, len(labelled.annotations)
-        yield from ((record, 0) for record in others)
+def _pieces(
+    store: Store, task: Task, format: LabelFormat, fields: dict[str, None]
+) -> Iterator[tuple[str, int]]:
+    """The file's text, a page at a time, and how many annotations are in it."""
+    tool = tool_named(format)
+    buffer = io.StringIO(newline="")
+    with _writer(buffer, format, tool) as write:
+        for rows, annotations in (
+            _rows(store, task) if tool is None else _records(store, task, tool)
+        ):
+            for row in rows:
+                write(row)
+                fields.update(dict.fromkeys(row.get("fields", ())))
+            yield _taken(buffer), annotations
+    yield _taken(buffer), 0
 
 
-def _rows(connection: Connection, task: Task) -> Rows:
-    yield from ((row, 0) for row in _draft_rows(connection, task))
-    for annotation, conversation in annotations_with_conversations(connection, task.name):
-        yield _with_prompt(annotation_row(annotation), conversation), 1
-    yield from ((row, 0) for row in _gold_rows(connection, task))
+def _taken(buffer: io.StringIO) -> str:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text
 
 
-def _draft_rows(connection: Connection, task: Task) -> Iterator[dict[str, Any]]:
-    for page in pages(read_all_drafts(connection, task.name)):
-        examples = examples_by_id(connection, {draft.example_id for draft in page})
-        for draft in page:
-            yield _with_prompt(draft_row(draft), examples[draft.example_id].conversation)
+def _records(store: Store, task: Task, tool: Tool) -> Rows:
+    for page in _pages(store, task, labelled_after, 0):
+        records = [record for _, labelled in page for record in tool.write(labelled, task)]
+        yield records, sum(len(labelled.annotations) for _, labelled in page)
 
 
-def _gold_rows(connection: Connection, task: Task) -> Iterator[dict[str, Any]]:
-    for page in pages(read_gold(connection, task.name)):
-        examples = examples_by_id(connection, {gold.example_id for gold in page})
-        for gold in page:
-            yield _with_prompt(gold_row(gold), examples[gold.example_id].conversation)
+def _rows(store: Store, task: Task) -> Rows:
+    with store.reading() as connection:
+        # Those that come later may rest on drafts that the file does not have.
+        until = newest_annotation_seq(connection)
+    for page in _pages(store, task, drafts_after, 0):
+        yield _shown_rows(page, draft_row), 0
+    for page in _pages(store, task, partial(annotations_after, until=until), 0):
+        yield _shown_rows(page, annotation_row), len(page)
+    for page in _pages(store, task, gold_after, ""):
+        yield _shown_rows(page, gold_row), 0
+
+
+def _pages(
+    store: Store, task: Task, read: Callable[[Connection, str, Any], list[Any]], first: int | str
+) -> Iterator[list[Any]]:
+    """What `read` finds after each place, every page in a transaction of its own.
+
+    Who takes the pages may be slow, or go away. A transaction held open meanwhile would keep
+    SQLite's WAL from being folded back, and PostgreSQL from cleaning up.
+    """
+    place = first
+    while True:
+        with store.reading() as connection:
+            page = read(connection, task.name, place)
+        if not page:
+            return
+        yield page
+        place = page[-1][0]
+
+
+def _shown_rows(
+    page: list[tuple[Any, T, Conversation]], to_row: Callable[[T], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    return [_with_prompt(to_row(said), conversation) for _, said, conversation in page]
 
 
 def _with_prompt(row: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
@@ -126,7 +198,7 @@ def _with_prompt(row: dict[str, Any], conversation: Conversation) -> dict[str, A
 def _writer(file: IO[str], format: LabelFormat, tool: Tool | None) -> Iterator[Write]:
     """Writes CSV, one JSON list with a record a line, or JSON lines."""
     if format == "csv":
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(file, LABEL_COLUMNS, lineterminator="\n")
         table.writeheader()
         yield lambda row: table.writerow(row | {"prompt": _cell(row["prompt"])})
     elif tool is not None and tool.as_list:

@@ -20,6 +20,9 @@ from burnish.tasks import Task
 from burnish.types import Annotation, Conversation, Example
 
 Item = tuple[Row, Said]
+Found = tuple[Row, Said, str]
+"""A row, what it says, and the id of the example it says it of."""
+
 # For the answers of these kinds no example is read: it took a fifth of an import's time.
 _CHECKED_BY_TASK_ALONE = ("write", "edit", "choose", "choose_many", "rate")
 _ANY_EXAMPLE = Example(Conversation(()), "")
@@ -39,8 +42,8 @@ class Fitted:
     """Where they are not the gold answer already."""
 
 
-def with_examples(connection: Connection, page: list[Item], refuse: Refuse) -> list[Item]:
-    """Each with the id of an example that exists, found by the prompt where need be."""
+def with_examples(connection: Connection, page: list[Item], refuse: Refuse) -> list[Found]:
+    """Each with its example, found by the prompt where it does not say the id of one."""
     ids = known_ids(connection, {said.annotation.example_id for _, said in page})
     hashes = [
         None if said.annotation.example_id in ids else _prompt_hash(row, said, refuse)
@@ -48,42 +51,40 @@ def with_examples(connection: Connection, page: list[Item], refuse: Refuse) -> l
     ]
     wanted = {prompt for prompt in hashes if prompt is not None}
     by_prompt = ids_by_prompt(connection, wanted) if wanted else {}
-    found: list[Item] = []
+    found: list[Found] = []
     for (row, said), prompt in zip(page, hashes, strict=True):
         if said.annotation.example_id in ids:
-            found.append((row, said))
+            found.append((row, said, said.annotation.example_id))
         elif prompt is not None and len(fitting := by_prompt.get(prompt, [])) != 1:
             refuse(row, _not_one(fitting))
         elif prompt is not None:
-            annotation = replace(said.annotation, example_id=fitting[0])
-            found.append((row, replace(said, annotation=annotation)))
+            found.append((row, said, fitting[0]))
     return found
 
 
-def drafts_in(page: list[Item]) -> list[Draft]:
+def drafts_in(page: list[Found]) -> list[Draft]:
     """The page's drafts."""
-    said = (said.annotation for _, said in page if said.record == "draft")
-    return [Draft.of(a.example_id, a.task, a.answer, a.annotator, a.created_at) for a in said]
+    said = ((id_, said.annotation) for _, said, id_ in page if said.record == "draft")
+    return [Draft.of(id_, a.task, a.answer, a.annotator, a.created_at) for id_, a in said]
 
 
-def fitted(connection: Connection, task: Task, page: list[Item], refuse: Refuse) -> Fitted:
+def fitted(connection: Connection, task: Task, page: list[Found], refuse: Refuse) -> Fitted:
     """Annotations and gold answers in canonical form; the page's drafts have been added."""
-    page = [(row, said) for row, said in page if said.record != "draft"]
-    answers = _Answers(connection, task, {said.annotation.example_id for _, said in page})
+    page = [found for found in page if found[1].record != "draft"]
+    answers = _Answers(connection, task, {id_ for _, _, id_ in page})
     given: list[tuple[Row, Annotation]] = []
     gold: dict[str, Gold] = {}
-    for row, said in page:
+    for row, said, id_ in page:
         try:
-            annotation = answers.checked(said)
+            answer = answers.checked(said, id_)
         except (UnfitError, InputError) as error:
             refuse(row, error)
             continue
         if said.record == "annotation":
+            annotation = replace(said.annotation, example_id=id_, answer=answer)
             given.append((row, identified(annotation)))
-            continue
-        gold[annotation.example_id] = Gold(
-            annotation.example_id, task.name, annotation.answer, annotation.annotator
-        )
+        else:
+            gold[id_] = Gold(id_, task.name, answer, said.annotation.annotator)
     for known in read_gold(connection, task.name, gold) if gold else ():
         if gold[known.example_id].answer == known.answer:
             del gold[known.example_id]
@@ -104,20 +105,18 @@ class _Answers:
             for id_, example in (self.examples.items() if task.kind == "rank" else ())
         }
 
-    def checked(self, said: Said) -> Annotation:
-        """With its answer in canonical form; a skip or a flag may carry a note, or nothing."""
-        annotation = said.annotation
-        if said.record == "annotation" and annotation.status != "submitted":
-            return annotation
-        candidates = self.candidates.get(annotation.example_id, ())
-        answer = annotation.answer
+    def checked(self, said: Said, example_id: str) -> str:
+        """Its answer in canonical form; a skip or a flag may carry a note, or nothing."""
+        answer = said.annotation.answer
+        if said.record == "annotation" and said.annotation.status != "submitted":
+            return answer
+        candidates = self.candidates.get(example_id, ())
         if said.candidates:
             answer = _renumbered(answer, said.candidates, candidates)
         elif self.task.kind == "rank":
             candidates = candidates[: _places_in(answer)]
-        example = self.examples.get(annotation.example_id, _ANY_EXAMPLE)
-        answer = checked_answer(answer, self.task, example, candidates)
-        return annotation if answer == annotation.answer else replace(annotation, answer=answer)
+        example = self.examples.get(example_id, _ANY_EXAMPLE)
+        return checked_answer(answer, self.task, example, candidates)
 
 
 def _places_in(answer: str) -> int | None:
@@ -162,8 +161,8 @@ def _prompt_hash(row: Row, said: Said, refuse: Refuse) -> str | None:
     """None, refused, where the row has no prompt either."""
     try:
         if said.prompt is None:
-            id_ = said.annotation.example_id
-            raise UnfitError(f"no such example: {id_ or 'example_id is empty'}")
+            id_ = said.annotation.example_id or "example_id is empty"
+            raise UnfitError(f"no such example: {id_}; collect it first, or give its prompt")
         return prompt_hash(said.prompt)
     except UnfitError as error:
         refuse(row, error)
@@ -174,4 +173,4 @@ def _not_one(fitting: list[str]) -> UnfitError:
     if fitting:
         ids = ", ".join(fitting[:5])
         return UnfitError(f"several examples have this prompt: give one of {ids}")
-    return UnfitError("no example has this prompt")
+    return UnfitError("no example has this prompt: collect the texts first")

@@ -9,7 +9,7 @@ all again, and of the tool's own fields only what is not among the rows is new.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,13 +21,13 @@ from burnish.label.interchange.rows import (
     prompt_value,
 )
 from burnish.records.answers import span_text
-from burnish.records.messages import UnfitError, openai_conversation, text_of
+from burnish.records.exports import FIELD
+from burnish.records.messages import UnfitError
 from burnish.store.drafts import Draft
 from burnish.store.labelled import Gold, Labelled
 from burnish.tasks import Kind, Task
-from burnish.types import Annotation, Conversation, Example, Message
+from burnish.types import Annotation, Conversation, Example
 
-FIELD = "burnish"
 Read = Iterator[dict[str, Any] | UnfitError]
 """Rows, and the reasons for what fits none."""
 
@@ -67,12 +67,6 @@ def kept_rows(labelled: Labelled, task: Task) -> dict[str, Any]:
     return {"example_id": labelled.example_id, "task": task.name, "rows": rows}
 
 
-def newest(annotations: Iterable[Annotation]) -> list[Annotation]:
-    """What each person said last, unless they took it back: all that a tool should count."""
-    last = {annotation.annotator: annotation for annotation in annotations}
-    return [annotation for annotation in last.values() if annotation.status != "withdrawn"]
-
-
 def of_each_person(labelled: Labelled) -> Iterator[Labelled]:
     """One for each person, for tools that write a line for each; the first has what models said."""
     people: dict[str, list[Annotation]] = {}
@@ -94,13 +88,6 @@ def line_of(labelled: Labelled) -> dict[str, Any]:
     if conversation.answer is not None:
         line["response"] = conversation.answer.content
     return line
-
-
-def prompt_of_line(record: Values) -> Conversation:
-    """The prompt that a line shows."""
-    if "messages" in record:
-        return openai_conversation(record["messages"])
-    return Conversation((Message("user", text_of(record.get("text"), "text")),))
 
 
 def read_record(tool: Tool, record: Values, task: Task) -> Read:

@@ -27,12 +27,18 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from burnish.hashing import canonical_json, text_hash
-from burnish.label.interchange.kept import FIELD, Read, Tool, kept_rows, newest
-from burnish.label.interchange.offsets import found_in
+from burnish.label.interchange.kept import Read, Tool, kept_rows
+from burnish.label.interchange.offsets import found_in, span_ends
 from burnish.label.interchange.rows import Values, prompt_value
-from burnish.records.answers import candidates_of, span_text
-from burnish.records.exports import is_label_studio, label_studio_value, objects, prompt_in
+from burnish.records.answers import candidates_of, span_text, spans_answer, verdict_answer
+from burnish.records.exports import (
+    FIELD,
+    is_label_studio,
+    label_studio_conversation,
+    objects,
+)
 from burnish.records.messages import UnfitError, text_of
+from burnish.store.answers import newest_of_each
 from burnish.store.labelled import Labelled
 from burnish.tasks import Kind, Task
 from burnish.types import Annotation, Conversation, Example
@@ -43,7 +49,7 @@ Result = Mapping[str, Any]
 
 def _write(labelled: Labelled, task: Task) -> Iterator[dict[str, Any]]:
     example = labelled.example
-    annotations = [_annotation(a, task, example) for a in newest(labelled.annotations)]
+    annotations = [_annotation(a, task, example) for a in newest_of_each(labelled.annotations)]
     if labelled.gold is not None:
         result = _results(labelled.gold.answer, task, example)
         annotations.append({"result": result, "was_cancelled": False, "ground_truth": True})
@@ -191,7 +197,7 @@ class _Shown:
         items = objects(record["data"], "items")
         texts = [item.get("body") or item.get("title") or item.get("html") for item in items]
         return cls(
-            _prompt(record),
+            label_studio_conversation(record),
             [str(item.get("id")) for item in items],
             [text_of(text, "body") for text in texts],
         )
@@ -256,7 +262,7 @@ def _answer(results: list[Result], task: Task, shown: _Shown) -> str:
         case "accept":
             verdict = _choice(_of_control(results, task, "choices"))
             reason = _text([result for result in results if result.get("type") == "textarea"])
-            return canonical_json({"verdict": verdict} | ({"reason": reason} if reason else {}))
+            return verdict_answer(verdict, reason)
 
 
 def _of_control(
@@ -287,13 +293,13 @@ def _choice(results: list[Result]) -> str:
 
 
 def _rating(results: list[Result]) -> str:
-    value = label_studio_value(results[0])
+    value = _value(results[0])
     whole = isinstance(value, float) and value.is_integer()
     return text_of(int(value) if whole else value, "rating")
 
 
 def _ranking(results: list[Result], ids: list[str]) -> str:
-    value = label_studio_value(results[0])
+    value = _value(results[0])
     if value in ("left", "right"):
         return "[[0],[1]]" if value == "left" else "[[1],[0]]"
     places: list[list[Any]] = []
@@ -316,29 +322,30 @@ def _spans(results: list[Result], text: str) -> str:
     for result in results:
         value = result.get("value")
         value = value if isinstance(value, Mapping) else {}
-        start, end, marked = (value.get(key) for key in ("start", "end", "text"))
-        if type(start) is not int or type(end) is not int or start < 0:
-            raise UnfitError("a span whose start or end is no whole number")
-        if isinstance(marked, str):
+        start, end = span_ends(value.get("start"), value.get("end"))
+        if isinstance(marked := value.get("text"), str):
             start, end = found_in(text, start, end, marked)
         spans += [(start, end, text_of(label, "labels")) for label in _items(result)]
-    return canonical_json([{"start": s, "end": e, "label": label} for s, e, label in sorted(spans)])
+    return spans_answer(spans)
 
 
 def _dialogue(results: list[Result]) -> str:
-    turns = [label_studio_value(result) for result in results]
+    turns = [_value(result) for result in results]
     if not all(isinstance(turn, Mapping) for turn in turns):
         raise UnfitError("a chat message that is no object")
     return canonical_json([{k: turn.get(k) for k in ("role", "content")} for turn in turns])
 
 
 def _items(result: Result) -> list[Any]:
-    value = label_studio_value(result)
+    value = _value(result)
     return value if isinstance(value, list) else [value]
 
 
-def _prompt(record: Values) -> Conversation:
-    return prompt_in(record["data"], "data")
+def _value(result: Result) -> Any:
+    """What one control holds: `value` has it under the control's type, or under the key here."""
+    kind, value = str(result.get("type")), result.get("value")
+    key = {"textarea": "text", "pairwise": "selected"}.get(kind, kind)
+    return value.get(key) if isinstance(value, Mapping) else None
 
 
 def _kept(record: Values) -> Any:
@@ -354,6 +361,6 @@ LABEL_STUDIO = Tool(
     write=_write,
     read=_read,
     kept=_kept,
-    prompt=_prompt,
+    prompt=label_studio_conversation,
     as_list=True,
 )

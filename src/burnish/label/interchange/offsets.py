@@ -7,7 +7,20 @@ units, so that a character beyond U+FFFF, such as most emoji, counts two.
 
 from __future__ import annotations
 
+from typing import Any
+
 from burnish.records.messages import UnfitError
+
+
+def span_ends(start: Any, end: Any) -> tuple[int, int]:
+    """Where a span begins and ends, in whatever the tool counts.
+
+    Raises:
+        UnfitError: one of them is no whole number from 0 up.
+    """
+    if not all(type(edge) is int and edge >= 0 for edge in (start, end)):
+        raise UnfitError("a span whose start or end is no whole number from 0 up")
+    return start, end
 
 
 def to_utf16(text: str, offset: int) -> int:

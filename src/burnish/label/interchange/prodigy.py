@@ -23,17 +23,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from burnish.hashing import canonical_json, text_hash
-from burnish.label.interchange.kept import (
-    FIELD,
-    Read,
-    Tool,
-    kept_rows,
-    line_of,
-    of_each_person,
-    prompt_of_line,
-)
+from burnish.label.interchange.kept import Read, Tool, kept_rows, line_of, of_each_person
+from burnish.label.interchange.offsets import span_ends
 from burnish.label.interchange.rows import Values
-from burnish.records.exports import is_prodigy, objects, prodigy_chosen
+from burnish.records.answers import spans_answer, verdict_answer
+from burnish.records.exports import FIELD, is_prodigy, line_conversation, objects
 from burnish.records.messages import UnfitError, text_of
 from burnish.store.labelled import Labelled
 from burnish.tasks import Task
@@ -104,7 +98,7 @@ def _read(record: Values, task: Task) -> Read:
         "status": status,
         "annotator": record.get("_annotator_id") or record.get("_session_id"),
         "created_at": None if time is None else _time(time),
-        "prompt": prompt_of_line(record),
+        "prompt": line_conversation(record),
     }
 
 
@@ -117,9 +111,8 @@ def _time(seconds: Any) -> str:
 
 def _answer(record: Values, task: Task) -> str:
     if task.kind == "accept":
-        reason = record.get("reason") or record.get("user_input")
-        given = {"verdict": record["answer"]} | ({"reason": reason} if reason else {})
-        return canonical_json(given)
+        reason = record.get("reason") or record.get("user_input") or ""
+        return verdict_answer(record["answer"], reason)
     if record["answer"] == "reject":
         raise UnfitError("a rejected task says only what the answer is not")
     match task.kind:
@@ -142,17 +135,18 @@ def _chosen(record: Values, task: Task) -> list[str]:
     ids = [text_of(i, "accept") for i in accepted] if isinstance(accepted, list) else []
     if ids and (task.kind == "rate" or set(ids) <= set(task.choices)):
         return ids
-    return [text_of(choice, "accept") for choice in prodigy_chosen(record)]
+    options = {str(o.get("id")): o.get("text", o.get("id")) for o in objects(record, "options")}
+    if "label" in record and not options:
+        return [text_of(record["label"], "label")]
+    return [text_of(options.get(id_, id_), "accept") for id_ in ids]
 
 
 def _spans(record: Values) -> str:
     spans = []
     for span in objects(record, "spans"):
-        start, end = span.get("start"), span.get("end")
-        if type(start) is not int or type(end) is not int:
-            raise UnfitError("a span whose start or end is no whole number")
-        spans.append((start, end, text_of(span.get("label"), "label")))
-    return canonical_json([{"start": s, "end": e, "label": label} for s, e, label in sorted(spans)])
+        ends = span_ends(span.get("start"), span.get("end"))
+        spans.append((*ends, text_of(span.get("label"), "label")))
+    return spans_answer(spans)
 
 
 PRODIGY = Tool(
@@ -163,6 +157,6 @@ PRODIGY = Tool(
     write=_write,
     read=_read,
     kept=lambda record: record.get(FIELD),
-    prompt=prompt_of_line,
+    prompt=line_conversation,
     as_list=False,
 )

@@ -21,8 +21,6 @@ edit_distance      optional                                    where begun from 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -32,31 +30,21 @@ from typing import Any, Literal, cast, get_args
 from burnish.hashing import canonical_json, content_hash
 from burnish.label.guidelines import checked_annotator
 from burnish.records.answers import checked_text
+from burnish.records.exports import label_row_conversation
 from burnish.records.fingerprint import prompt_fingerprint
-from burnish.records.messages import UnfitError, openai_conversation, text_of
+from burnish.records.messages import UnfitError, text_of
 from burnish.store.drafts import Draft
 from burnish.store.labelled import Gold
 from burnish.tasks import Task
-from burnish.types import Annotation, AnnotationStatus, Conversation, Message
+from burnish.types import Annotation, AnnotationStatus, Conversation
 
+NAME_ANNOTATOR = (
+    "name them in a column annotator, or all at once by --annotator NAME, in the studio by “Who "
+    "answered”"
+)
 Record = Literal["annotation", "draft", "gold"]
 Values = Mapping[str, Any]
 
-COLUMNS = (
-    "record",
-    "example_id",
-    "prompt",
-    "task",
-    "answer",
-    "annotator",
-    "status",
-    "seconds",
-    "guideline_version",
-    "created_at",
-    "client_id",
-    "draft_id",
-    "edit_distance",
-)
 _OF_ANNOTATIONS = tuple(field.name for field in fields(Annotation))
 _RECORDS = get_args(Record)
 _STATUSES = get_args(AnnotationStatus)
@@ -86,25 +74,22 @@ def annotation_row(annotation: Annotation) -> dict[str, Any]:
 
 def draft_row(draft: Draft) -> dict[str, Any]:
     """A draft's columns."""
-    return {
-        "record": "draft",
-        "example_id": draft.example_id,
-        "task": draft.task,
-        "answer": draft.text,
-        "annotator": draft.model,
-        "created_at": draft.created_at,
-    }
+    return _row("draft", draft, draft.text, draft.model)
 
 
 def gold_row(gold: Gold) -> dict[str, Any]:
     """A gold answer's columns."""
+    return _row("gold", gold, gold.answer, gold.by)
+
+
+def _row(record: Record, given: Draft | Gold, answer: str, annotator: str) -> dict[str, Any]:
     return {
-        "record": "gold",
-        "example_id": gold.example_id,
-        "task": gold.task,
-        "answer": gold.answer,
-        "annotator": gold.by,
-        "created_at": gold.created_at,
+        "record": record,
+        "example_id": given.example_id,
+        "task": given.task,
+        "answer": answer,
+        "annotator": annotator,
+        "created_at": given.created_at,
     }
 
 
@@ -122,15 +107,9 @@ def prompt_hash(prompt: Any) -> str:
     Raises:
         UnfitError: neither a text nor a list of turns.
     """
-    if isinstance(prompt, Conversation):
-        return prompt_fingerprint(prompt)
-    if isinstance(prompt, str) and prompt.startswith('[{"'):
-        # A person's text may happen to begin like a list.
-        with contextlib.suppress(ValueError):
-            prompt = json.loads(prompt)
-    if isinstance(prompt, list):
-        return prompt_fingerprint(openai_conversation(prompt))
-    return prompt_fingerprint(Conversation((Message("user", text_of(prompt, "prompt")),)))
+    if not isinstance(prompt, Conversation):
+        prompt = label_row_conversation({"prompt": prompt})
+    return prompt_fingerprint(prompt)
 
 
 def read_row(values: Values, task: Task, annotator: str | None = None) -> Said:
@@ -144,10 +123,10 @@ def read_row(values: Values, task: Task, annotator: str | None = None) -> Said:
         raise UnfitError(f"unknown record: {record!r}; known: {', '.join(_RECORDS)}")
     named = values.get("task", task.name)
     if named != task.name:
-        raise UnfitError(f"another task: {named!r}, not {task.name!r}")
+        raise UnfitError(f"another task: import it into {named!r}, not {task.name!r}")
     name = str(values.get("annotator", annotator or ""))
     if not name:
-        raise UnfitError("nobody is named who answered; --annotator NAME does for a whole file")
+        raise UnfitError(f"nobody is named who answered: {NAME_ANNOTATOR}")
     annotation = Annotation(
         example_id=_id(values, "example_id", 128) or "",
         task=task.name,

@@ -4,7 +4,8 @@
     review.py      reviewers: disputes, decisions, status, agreement, quote
     examples.py    reviewers: search, bulk actions, drafts, gold, priorities, assignments
     exchange.py    reviewers export; admins import
-    admin.py       admins: guidelines, users, tokens, webhooks
+    admin.py       admins: guidelines, users, tokens
+    webhooks.py    admins: who is told of what
     models.py      bodies and answers that are no dataclass of Burnish's own
 
 The least role for each group is said in `_GROUPS`; a route may ask for more.
@@ -37,7 +38,7 @@ _GROUPS: tuple[tuple[Role, Callable[[Site], APIRouter]], ...] = (
 )
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "The body is no text that could be JSON."},
+    400: {"model": Problem, "description": "The body is no JSON."},
     401: {"model": Problem, "description": "Nobody has signed in, or the token is no longer good."},
     403: {"model": Problem, "description": "The role is too small, or the CSRF token is missing."},
     404: {"model": Problem, "description": "There is none of that name, or not for you."},

@@ -15,20 +15,16 @@ from burnish.label.people import (
     make_token,
     remove_person,
 )
-from burnish.label.webhooks import make_webhook
 from burnish.store.users import Token, User, find_user, read_tokens, read_users
-from burnish.store.webhooks import count_deliveries, read_webhooks, remove_webhook
 from burnish.web.api.models import (
     GuidelinesText,
     InPath,
     NewToken,
     NewUser,
-    NewWebhook,
     TokenSecret,
     UserChange,
-    WebhookRecord,
-    WebhookSecret,
 )
+from burnish.web.api.webhooks import webhook_routes
 from burnish.web.identity import person_of
 from burnish.web.site import Site
 
@@ -51,7 +47,7 @@ def admin_routes(site: Site) -> APIRouter:
 
     router.include_router(_user_routes(site))
     router.include_router(_token_routes(site))
-    router.include_router(_webhook_routes(site))
+    router.include_router(webhook_routes(site))
     return router
 
 
@@ -122,41 +118,6 @@ def _token_routes(site: Site) -> APIRouter:
         if token not in known:
             raise HTTPException(404, f"{user} has no token {token!r}")
         end_token(site.store, user, token, actor=person_of(request).name)
-        return Response(status_code=204)
-
-    return router
-
-
-def _webhook_routes(site: Site) -> APIRouter:
-    router = APIRouter()
-
-    @router.get("/webhooks")
-    def webhooks() -> list[WebhookRecord]:
-        """Who is told of what."""
-        with site.store.reading() as connection:
-            return [
-                WebhookRecord(
-                    id=webhook.id,
-                    url=webhook.url,
-                    events=webhook.events,
-                    created_at=webhook.created_at,
-                    waiting=count_deliveries(connection, webhook.id),
-                )
-                for webhook in read_webhooks(connection)
-            ]
-
-    @router.post("/webhooks", status_code=201)
-    def add_webhook(request: Request, sent: NewWebhook) -> WebhookSecret:
-        """Have events sent to an address, signed with the secret that comes back."""
-        webhook = make_webhook(site.store, sent.url, sent.events, actor=person_of(request).name)
-        return WebhookSecret.of(webhook)
-
-    @router.delete("/webhooks/{webhook}", status_code=204)
-    def forget_webhook(request: Request, webhook: InPath) -> Response:
-        """Stop telling; what has not reached it is dropped."""
-        with site.store.writing() as connection:
-            if not remove_webhook(connection, webhook, actor=person_of(request).name):
-                raise HTTPException(404, f"there is no webhook {webhook!r}")
         return Response(status_code=204)
 
     return router

@@ -6,8 +6,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from burnish.errors import InputError
-from burnish.label.bulk import MadeGold, assign_all, exclude_all, make_gold, prioritise_all
+from burnish.label.bulk import (
+    MadeGold,
+    assign_all,
+    exclude_all,
+    include_all,
+    make_gold,
+    prioritise_all,
+)
+from burnish.label.drafts import propose_drafts
 from burnish.label.order import (
     order_by_arrival,
     order_by_disagreement,
@@ -18,8 +25,7 @@ from burnish.label.order import (
     unassign,
 )
 from burnish.store import search as find
-from burnish.store.drafts import Draft, add_drafts, read_drafts
-from burnish.store.labelling import known_ids
+from burnish.store.drafts import Draft, read_drafts
 from burnish.web.api.models import (
     Added,
     Assignment,
@@ -36,6 +42,7 @@ from burnish.web.api.models import (
     Priorities,
     Priority,
     SearchQuery,
+    Selection,
 )
 from burnish.web.identity import person_of
 from burnish.web.site import Site
@@ -56,6 +63,12 @@ def example_routes(site: Site) -> APIRouter:
         """Keep examples out of every later snapshot and out of the queues."""
         actor = person_of(request).name
         return Count(count=exclude_all(site.store, sent.chosen, sent.reason, actor=actor))
+
+    @router.post("/examples/include")
+    def include(request: Request, sent: Selection) -> Count:
+        """Let excluded examples take part again; with their annotations, in every task."""
+        actor, tasks = person_of(request).name, site.tasks.values()
+        return Count(count=include_all(site.store, tasks, sent.chosen, actor=actor))
 
     router.include_router(_order_routes(site))
     router.include_router(_draft_routes(site))
@@ -142,12 +155,8 @@ def _draft_routes(site: Site) -> APIRouter:
     @router.post("/tasks/{task}/drafts")
     def propose(request: Request, task: InPath, sent: NewDrafts) -> Added:
         """Add a model's drafts; the same one again adds nothing."""
-        name = site.task(task).name
-        drafts = [Draft.of(d.example_id, name, d.text, sent.model) for d in sent.drafts]
-        with site.store.writing() as connection:
-            ids = {draft.example_id for draft in drafts}
-            for unknown in ids - known_ids(connection, ids):
-                raise InputError("there is no such example", where=unknown)
-            return Added(added=add_drafts(connection, drafts, actor=person_of(request).name))
+        asked, actor = site.task(task), person_of(request).name
+        drafts = [Draft.of(d.example_id, asked.name, d.text, sent.model) for d in sent.drafts]
+        return Added(added=propose_drafts(site.store, drafts, actor=actor))
 
     return router

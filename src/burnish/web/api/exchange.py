@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 
 from burnish.errors import InputError
 from burnish.files import full_disk_is_the_users
@@ -45,7 +45,7 @@ def exchange_routes(site: Site) -> APIRouter:
     """The routes through which data comes and goes."""
     router = APIRouter(tags=["exchange"])
 
-    @router.get("/tasks/{task}/export", response_class=FileResponse, responses=_EXPORT)
+    @router.get("/tasks/{task}/export", response_class=StreamingResponse, responses=_EXPORT)
     def export(task: InPath, format: LabelFormat = "jsonl") -> Response:
         """Every annotation, draft and gold answer of the task, as a file."""
         return exported_file(site, task, format)
@@ -78,6 +78,7 @@ def exchange_routes(site: Site) -> APIRouter:
                 annotator=annotator,
                 format=format,
                 rejects=site.project.root / "rejects",
+                name=path.name,
             )
 
     @router.post("/examples", dependencies=_admin)

@@ -7,37 +7,46 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Path
 from fastapi import Query as InQuery
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from burnish.chat.preview import Preview
 from burnish.errors import InputError
 from burnish.label.bulk import Chosen
 from burnish.label.queue import Item
-from burnish.label.webhooks import Event
 from burnish.store.drafts import Draft
 from burnish.store.search import Page, Query, Status
 from burnish.store.users import Role
-from burnish.store.webhooks import Webhook
 from burnish.types import Annotation, Example
 
-# PostgreSQL's texts cannot hold NUL.
-_NO_NUL = r"^[^\x00]*$"
+NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL's texts cannot hold NUL."""
+EXAMPLE_ID = "^[0-9a-f]{32}$"
+KEY_VALUE = r"^[^\x00=]+=[^\x00]*$"
 
-Text = Annotated[str, Field(pattern=_NO_NUL)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=_NO_NUL)]
-ExampleId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+Text = Annotated[str, Field(pattern=NO_NUL)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
+ExampleId = Annotated[str, Field(pattern=EXAMPLE_ID)]
 ExampleIds = Annotated[list[ExampleId], Field(min_length=1, max_length=10_000)]
 
-InPath = Annotated[str, Path(pattern=_NO_NUL, max_length=64)]
-Who = Annotated[str | None, InQuery(min_length=1, max_length=64, pattern=_NO_NUL)]
+InPath = Annotated[str, Path(pattern=NO_NUL, max_length=64)]
+Who = Annotated[str | None, InQuery(min_length=1, max_length=64, pattern=NO_NUL)]
 Price = Annotated[float | None, InQuery(gt=0, le=1e6, allow_inf_nan=False)]
-ExampleInPath = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+ExampleInPath = Annotated[str, Path(pattern=EXAMPLE_ID)]
 
 
-class _Sent(BaseModel):
+class Sent(BaseModel):
     """A body: no unknown keys, and no guessing at types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def written(record: BaseModel, status: int = 200) -> Response:
+    """A record as an answer, made in the thread that has it.
+
+    Left to FastAPI, it is checked once more and passed on to another thread: 0.5 ms a request.
+    """
+    return Response(record.model_dump_json(), status, media_type="application/json")
 
 
 class Problem(BaseModel):
@@ -84,32 +93,36 @@ class ItemRecord(BaseModel):
 
     example: ExampleRecord
     drafts: Sequence[Draft]
+    guideline_version: str = Field(description="To send with the answer; empty without guidelines.")
     lease_expires_at: str = Field(description="Until then nobody else gets it.")
     previous: Annotation | None = Field(description="Your answer, if you have taken it back.")
 
     @classmethod
-    def of(cls, item: Item) -> ItemRecord:
-        """An item of the queue."""
+    def of(cls, item: Item, guideline_version: str) -> ItemRecord:
+        """An item of the queue, and what is in force as it is given."""
         return cls(
             example=ExampleRecord.of(item.example),
             drafts=item.drafts,
+            guideline_version=guideline_version,
             lease_expires_at=item.lease_expires_at,
             previous=item.previous,
         )
 
 
-class Answer(_Sent):
+class Answer(Sent):
     """An answer, a skip or a flag."""
 
-    client_id: Annotated[str, Field(min_length=1, max_length=128, pattern=_NO_NUL)] = Field(
+    client_id: Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL)] = Field(
         description="Made by you, such as a UUID: sent twice under one id, it is kept once."
     )
     example_id: ExampleId
     answer: Text = Field("", description="In the form of the task's kind; a note for a flag.")
     status: Literal["submitted", "skipped", "flagged"] = "submitted"
     seconds: float | None = Field(None, ge=0, le=1e9, allow_inf_nan=False)
-    guideline_version: Annotated[str, Field(max_length=32, pattern=_NO_NUL)] = ""
-    draft_id: Annotated[str, Field(max_length=32, pattern=_NO_NUL)] | None = Field(
+    guideline_version: Annotated[str, Field(max_length=32, pattern=NO_NUL)] = Field(
+        "", description="What `next` gave; the version now in force where it is left out."
+    )
+    draft_id: Annotated[str, Field(max_length=32, pattern=NO_NUL)] | None = Field(
         None, description="The draft you began from."
     )
 
@@ -121,7 +134,7 @@ class Submission(BaseModel):
     is_new: bool = Field(description="False for one that had arrived before.")
 
 
-class Written(_Sent):
+class Written(Sent):
     """What there is of an answer so far."""
 
     example_id: ExampleId
@@ -135,7 +148,7 @@ class TokenPreview(BaseModel):
     max_length: int = Field(description="Tokens a row may have; `kept` says how many it keeps.")
 
 
-class Decision(_Sent):
+class Decision(Sent):
     """How a person settles an example."""
 
     example_id: ExampleId
@@ -151,7 +164,7 @@ class DisputeRecord(BaseModel):
     )
 
 
-class Skipped(_Sent):
+class Skipped(Sent):
     """Where a reviewer goes on."""
 
     after: ExampleId | None = Field(None, description="An example to leave to others for now.")
@@ -175,7 +188,7 @@ class SearchQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: Text = Field("", description='Words, "phrases", prefix* and -exclusions.')
-    where: list[Annotated[str, Field(pattern=r"^[^\x00=]+=[^\x00]*$")]] = Field(
+    where: list[Annotated[str, Field(pattern=KEY_VALUE)]] = Field(
         [], description="KEY=VALUE of the metadata; KEY may be `outer.inner`."
     )
     source: Text | None = None
@@ -229,26 +242,37 @@ class ExamplePage(BaseModel):
         return cls(rows=rows, more=page.more, count=page.count)
 
 
-class Selection(_Sent):
-    """Some examples: by id, or everything a search finds."""
+class Selection(Sent):
+    """Some examples: by id, whatever a search finds, or every one there is."""
 
     example_ids: ExampleIds | None = None
-    found_by: SearchQuery | None = Field(None, description="`after` and `limit` do not count.")
+    found_by: SearchQuery | None = Field(
+        None, description="With a condition; `task`, `after` and `limit` are none."
+    )
+    everything: bool = Field(False, description="Every example of the project.")
 
     @property
     def chosen(self) -> Chosen:
         """As `label.bulk` takes it."""
-        if (self.example_ids is None) == (self.found_by is None):
-            raise InputError("example_ids or found_by chooses the examples", do="send one of them")
-        if self.found_by is not None:
-            return self.found_by.query()
-        return self.example_ids or []
+        if (self.example_ids is not None) + (self.found_by is not None) + self.everything != 1:
+            raise InputError(
+                "example_ids, found_by or everything chooses the examples", do="send one of them"
+            )
+        if self.example_ids is not None:
+            return self.example_ids
+        query = self.found_by.query() if self.found_by else Query()
+        if query.finds_everything and not self.everything:
+            raise InputError(
+                "found_by has no condition and would find every example",
+                do='if that is meant, send "everything": true instead',
+            )
+        return query
 
 
 class Exclusion(Selection):
     """Examples to keep out, and why."""
 
-    reason: Annotated[str, Field(min_length=1, pattern=_NO_NUL)]
+    reason: Annotated[str, Field(min_length=1, pattern=NO_NUL)]
 
 
 class Assignment(Selection):
@@ -257,7 +281,7 @@ class Assignment(Selection):
     annotators: list[Name] = Field(min_length=1, max_length=1000)
 
 
-class ExampleList(_Sent):
+class ExampleList(Sent):
     """Some examples, by id."""
 
     example_ids: ExampleIds
@@ -275,7 +299,7 @@ class GoldItems(Selection):
     answer: Text | None = Field(None, description="None: the one each has, decided or agreed on.")
 
 
-class Priorities(_Sent):
+class Priorities(Sent):
     """Examples and how soon they are asked about."""
 
     priorities: dict[ExampleId, Annotated[float, Field(allow_inf_nan=False)]] = Field(
@@ -283,33 +307,33 @@ class Priorities(_Sent):
     )
 
 
-class Ordering(_Sent):
+class Ordering(Sent):
     """An order for the whole queue."""
 
     by: Literal["arrival", "disagreement", "diversity"]
 
 
-class Gold(_Sent):
+class Gold(Sent):
     """Examples and their known answers."""
 
     answers: dict[ExampleId, Text] = Field(min_length=1, max_length=10_000)
 
 
-class NewDraft(_Sent):
+class NewDraft(Sent):
     """One proposal."""
 
     example_id: ExampleId
-    text: Annotated[str, Field(min_length=1, pattern=_NO_NUL)]
+    text: Annotated[str, Field(min_length=1, pattern=NO_NUL)]
 
 
-class NewDrafts(_Sent):
+class NewDrafts(Sent):
     """What a model proposes."""
 
-    model: Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_NUL)]
+    model: Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]
     drafts: list[NewDraft] = Field(min_length=1, max_length=10_000)
 
 
-class NewExample(_Sent):
+class NewExample(Sent):
     """One example."""
 
     messages: list[dict[str, Any]] = Field(min_length=1, description="In OpenAI's form.")
@@ -317,23 +341,23 @@ class NewExample(_Sent):
     licence: Text | None = None
 
 
-class NewExamples(_Sent):
+class NewExamples(Sent):
     """Examples to add."""
 
-    source: Annotated[str, Field(min_length=1, max_length=1000, pattern=_NO_NUL)] = Field(
+    source: Annotated[str, Field(min_length=1, max_length=1000, pattern=NO_NUL)] = Field(
         description="Where they came from."
     )
     examples: list[NewExample] = Field(min_length=1, max_length=10_000)
 
 
-class GuidelinesText(_Sent):
+class GuidelinesText(Sent):
     """New guidelines."""
 
     text: Text
     instead_of: Text = Field(description="The version you changed; another one is refused.")
 
 
-class NewUser(_Sent):
+class NewUser(Sent):
     """Somebody to let in."""
 
     name: Name
@@ -341,14 +365,14 @@ class NewUser(_Sent):
     role: Role = "annotator"
 
 
-class UserChange(_Sent):
+class UserChange(Sent):
     """What to change about a person; every session of theirs ends."""
 
     role: Role | None = None
     password: Text | None = None
 
 
-class NewToken(_Sent):
+class NewToken(Sent):
     """A token to make."""
 
     name: Name = Field(description="What it is for.")
@@ -359,32 +383,3 @@ class TokenSecret(BaseModel):
     """A new token, told this once."""
 
     token: str
-
-
-class NewWebhook(_Sent):
-    """An address to tell."""
-
-    url: Annotated[str, Field(max_length=2000)]
-    events: list[Event] = Field(min_length=1)
-
-
-class WebhookRecord(BaseModel):
-    """A webhook, without its secret."""
-
-    id: str
-    url: str
-    events: Sequence[str]
-    created_at: str
-    waiting: int = Field(description="How many events have not reached it yet.")
-
-
-class WebhookSecret(BaseModel):
-    """A new webhook and the secret it verifies signatures with, told this once."""
-
-    id: str
-    secret: str
-
-    @classmethod
-    def of(cls, webhook: Webhook) -> WebhookSecret:
-        """What its maker needs."""
-        return cls(id=webhook.id, secret=webhook.secret)

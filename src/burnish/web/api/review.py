@@ -46,6 +46,22 @@ def review_routes(site: Site) -> APIRouter:
         """How many hours, and at a price how much money, the rest will take."""
         return quote(site.store, site.task(task), price_per_hour)
 
+    @router.get("/tasks/{task}/examples/{example_id}/annotations")
+    def annotations(task: InPath, example_id: ExampleInPath) -> list[Annotation]:
+        """Everything people said of an example, oldest first."""
+        name = site.task(task).name
+        with site.store.reading() as connection:
+            if read_example(connection, example_id) is None:
+                raise HTTPException(404, "there is no such example")
+            return list(read_annotations(connection, task=name, example_id=example_id))
+
+    router.include_router(_dispute_routes(site))
+    return router
+
+
+def _dispute_routes(site: Site) -> APIRouter:
+    router = APIRouter()
+
     @router.get("/tasks/{task}/disputes")
     def disputes(task: InPath) -> Count:
         """How many examples wait for a reviewer."""
@@ -77,14 +93,5 @@ def review_routes(site: Site) -> APIRouter:
     def settle(task: InPath) -> Resolved:
         """Settle by the task's rule what people agree on."""
         return resolve(site.store, site.task(task))
-
-    @router.get("/tasks/{task}/examples/{example_id}/annotations")
-    def annotations(task: InPath, example_id: ExampleInPath) -> list[Annotation]:
-        """Everything people said of an example, oldest first."""
-        name = site.task(task).name
-        with site.store.reading() as connection:
-            if read_example(connection, example_id) is None:
-                raise HTTPException(404, "there is no such example")
-            return list(read_annotations(connection, task=name, example_id=example_id))
 
     return router

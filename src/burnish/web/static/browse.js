@@ -27,8 +27,8 @@ function showCount() {
 // An action's field comes after its choice.
 for (const action of document.querySelectorAll("input[name=action]")) {
   const field = action.closest(".bulk-row").querySelector("input:not([type=radio])");
-  action.addEventListener("click", () => field.focus());
-  field.addEventListener("input", () => { action.checked = true; });
+  action.addEventListener("click", () => field?.focus());
+  field?.addEventListener("input", () => { action.checked = true; });
 }
 document.querySelector(".results")?.addEventListener("change", showCount);
 if (count) showCount();

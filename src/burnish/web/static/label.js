@@ -137,11 +137,14 @@ function showGuidelines() {
   const key = `${mine}:guidelines`;
   const before = read(key, null);
   const isNew = before !== guidelines;
-  document.getElementById("guidelines-new").hidden = !isNew || before === null;
-  // On a narrow screen they come first until they have been read, then they are out of the way.
-  panel.parentElement.classList.toggle("unread", isNew);
-  if (!isNew && narrow) panel.open = false;
-  write(key, guidelines);
+  const badge = document.getElementById("guidelines-new");
+  badge.hidden = !isNew || (before === null && !narrow);
+  badge.textContent = before === null ? "new" : "changed";
+  if (!narrow) return write(key, guidelines);
+  // Closed, so that the example comes first, but above it until they have been opened.
+  panel.open = false;
+  panel.classList.toggle("unread", isNew);
+  panel.addEventListener("toggle", () => { if (panel.open) write(key, guidelines); });
 }
 
 async function begin() {

@@ -9,6 +9,7 @@ export default function ranking(root, { changed, submit }) {
   const numberOf = (card) => Number(card.dataset.number);
   const cardOf = (number) => cards.find((card) => numberOf(card) === number);
   let places = []; // Groups of candidates' numbers, best first.
+  let byItself = null; // The candidate that took the last place because no other was left.
 
   const placeOf = (number) => places.findIndex((group) => group.includes(number));
   const unplaced = () => cards.map(numberOf).filter((number) => placeOf(number) < 0);
@@ -29,6 +30,7 @@ export default function ranking(root, { changed, submit }) {
   }
 
   function done(number) {
+    byItself = null;
     places = places.filter((group) => group.length);
     show();
     const card = cardOf(number);
@@ -39,13 +41,17 @@ export default function ranking(root, { changed, submit }) {
 
   // The next place for it, or none again; the last one left takes the last place by itself.
   function pick(number) {
-    const place = placeOf(number);
-    if (place >= 0) places[place] = places[place].filter((other) => other !== number);
-    else {
-      places.push([number]);
-      if (unplaced().length === 1) places.push(unplaced());
+    if (number === byItself) return done(number); // Who gives every place by hand means this one.
+    if (placeOf(number) >= 0) {
+      takeOut(number);
+      return done(number);
     }
+    places.push([number]);
+    const [last, ...more] = unplaced();
+    const isLast = last !== undefined && !more.length;
+    if (isLast) places.push([last]);
     done(number);
+    if (isLast) byItself = last;
   }
 
   function takeOut(number) {
@@ -116,9 +122,10 @@ export default function ranking(root, { changed, submit }) {
     read: () => (places.length ? JSON.stringify(places) : ""),
     write(answer) {
       places = JSON.parse(answer || "[]");
+      byItself = null;
       show();
     },
-    fault: () => (unplaced().length ? `${unplaced().length} candidates have no place yet.` : ""),
+    fault: () => cards.length < 2 ? "There is nothing to rank: skip the example." : (unplaced().length ? `${unplaced().length} candidates have no place yet.` : ""),
     focus: () => list.focus({ preventScroll: true }),
     key,
   };

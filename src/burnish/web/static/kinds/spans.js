@@ -15,6 +15,7 @@ export default function marking(root, { changed }) {
   let anchor = 0; // The selection goes from this word
   let active = 0; // to this one,
   let exact = null; // or is a range of characters.
+  let tapped = false; // A finger has chosen a word, and may choose another as the other end.
   let emptyIsMeant = false;
 
   function selected() {
@@ -110,7 +111,7 @@ export default function marking(root, { changed }) {
   }
 
   function update() {
-    emptyIsMeant = false;
+    emptyIsMeant = tapped = false;
     show();
     announce();
     changed();
@@ -148,8 +149,11 @@ export default function marking(root, { changed }) {
       const at = Number(event.target.dataset?.start);
       const word = words.findIndex((one) => inside(at, one));
       if (word < 0) return;
+      const isEnd = event.pointerType === "touch" && tapped;
+      tapped = event.pointerType === "touch" && !isEnd;
       exact = null;
-      anchor = active = word;
+      active = word;
+      if (!isEnd) anchor = word;
     }
     showSelection();
   }

@@ -15,16 +15,24 @@ export default function writing(root) {
   }
 
   // What was typed before this script ran, at the beginning of the focused box.
-  function typedBefore() {
-    return box.value.endsWith(draft) ? box.value.slice(0, box.value.length - draft.length) : "";
+  let early = box.value.endsWith(draft) ? box.value.slice(0, box.value.length - draft.length) : "";
+
+  // As if it were typed, so that the box's own undo brings back what was there.
+  function takeOver() {
+    box.focus();
+    box.select();
+    document.execCommand("insertText", false, root.querySelector(".own-answer .text").textContent);
   }
 
+  const offer = root.querySelector(".take-over");
+  offer?.addEventListener("click", takeOver);
   box.addEventListener("input", showChanges);
   showChanges();
   return {
     read: () => box.value,
     write(answer) {
-      box.value = answer + typedBefore();
+      box.value = answer + early;
+      early = "";
       showChanges();
     },
     fault: () => (box.value.trim() ? "" : "The answer is empty: write one, or skip."),
@@ -33,5 +41,10 @@ export default function writing(root) {
       box.setSelectionRange(box.value.length, box.value.length);
     },
     key: () => false,
+    heldKey(event) {
+      if (!offer || event.key !== "ArrowDown") return false;
+      takeOver();
+      return true;
+    },
   };
 }

@@ -126,7 +126,7 @@ def answer_room(loaded: LoadedModel, prompt: Sequence[int]) -> int | None:
     return context - len(prompt)
 
 
-class Batch:
+class DecodingBatch:
     """Rows that are decoded together and join and leave between tokens."""
 
     def __init__(self, loaded: LoadedModel) -> None:
