@@ -166,7 +166,7 @@ def test_an_import_in_which_nothing_fits_is_the_users_fault(here, capsys):
     some = write_rows(here / "some.jsonl", [*ROWS, ROWS[0] | {"task": "other"}])
     code, output, _ = burnish(capsys, "label", "import", some)
     assert code == 0
-    assert "refused: another task" in output
+    assert "× another task" in output
 
 
 def test_each_reason_is_shown_where_as_many_rows_have_another(here, capsys):
@@ -176,13 +176,13 @@ def test_each_reason_is_shown_where_as_many_rows_have_another(here, capsys):
     code, output, _ = burnish(capsys, "label", "import", path)
     assert code == 0
     for reason in ("another task", "unknown status", "seconds is no number from 0 up"):
-        assert f"refused: {reason}" in " ".join(output.split()), output
+        assert f"1 × {reason}" in output
     lines = ['{"prompt": "a", "completion": "b"}', "{", "[]"]
     (here / "more.jsonl").write_text("\n".join(lines))
     code, output, _ = burnish(capsys, "collect", "more.jsonl")
     assert code == 0
     for reason in ("broken JSON", "a row must be a JSON object, not a list"):
-        assert f"refused: {reason}" in " ".join(output.split()), output
+        assert f"1 × {reason}" in output
 
 
 # What an annotator sees

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -28,6 +29,11 @@ def print_facts(title: str, facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         table.add_row(name, value if isinstance(value, Text) else str(value))
     out.print(table)
+
+
+def reasons(counts: Mapping[str, int]) -> str:
+    """What was not taken, a reason a line: `12 × unknown status`."""
+    return "\n".join(f"{count:,} × {reason}" for reason, count in counts.items())
 
 
 def print_rows(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

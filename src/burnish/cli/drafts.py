@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from burnish.cli.settings import Number, opened_project, resolve_reference
-from burnish.console import print_facts
+from burnish.console import print_facts, reasons
 from burnish.errors import ConfigError, UserError
 from burnish.label.destination import check_destination, is_device
 from burnish.label.drafts import Writer, make_drafts
@@ -88,7 +88,8 @@ def draft(
             name += f" (temperature {temperature:g}, seed {seed})"
         result = make_drafts(store, task, write, name, now=datetime.now(UTC), limit=limit)
     facts = {"drafts": f"{result.added:,} added"}
-    facts |= {f"refused: {reason}": f"{count:,}" for reason, count in result.refused.items()}
+    if result.refused:
+        facts["refused"] = reasons(result.refused)
     print_facts(name, facts)
     if result.refused and endpoint is None and not as_chat:
         click.echo("→ --chat asks for rows that are raw prompts in the model's chat template")
@@ -130,7 +131,8 @@ def order(by: str, model: str | None, task_name: str | None, as_chat: bool) -> N
                 score = model_score(loaded, by, max_length=task.max_length, as_chat=as_chat)
                 result = order_by_model(store, task, score, _ACTOR)
                 facts = {"ordered": f"{result.ordered:,} examples, the highest {by} first"}
-                facts |= {f"unscored: {reason}": f"{n:,}" for reason, n in result.unscored.items()}
+                if result.unscored:
+                    facts["unscored"] = reasons(result.unscored)
                 print_facts(loaded.identity, facts)
 
 

@@ -11,7 +11,7 @@ import click
 
 from burnish.cli import drafts
 from burnish.cli.settings import opened_project, print_json, settings_help
-from burnish.console import agreement_facts, print_facts, print_rows, share
+from burnish.console import agreement_facts, print_facts, print_rows, reasons, share
 from burnish.label.agreement import Estimate
 from burnish.label.destination import check_destination, is_device
 from burnish.label.interchange import LabelFormat, export_labels, import_labels
@@ -76,7 +76,8 @@ def import_(
     facts = {"annotations": f"{result.added:,} added, {result.known:,} known already"}
     if result.drafts or result.gold:
         facts["beside them"] = f"{result.drafts:,} drafts, {result.gold:,} gold answers"
-    facts |= {f"refused: {reason}": f"{count:,}" for reason, count in result.rejected.items()}
+    if result.rejected:
+        facts["refused"] = reasons(result.rejected)
     if result.rejects is not None:
         facts["kept in"] = str(result.rejects)
     print_facts(file.name, facts)

@@ -14,7 +14,7 @@ from burnish.audit import audit as run_audit
 from burnish.cli.settings import opened_project, print_json, settings_help, stage_config
 from burnish.collect import CollectConfig, SourceResult
 from burnish.collect import collect as run_collect
-from burnish.console import print_facts, print_rows
+from burnish.console import print_facts, print_rows, reasons
 from burnish.project import init_project, require_project
 from burnish.snapshot import SnapshotConfig
 from burnish.snapshot import snapshot as run_snapshot
@@ -94,8 +94,8 @@ def _print_source(source: SourceResult) -> None:
     }
     if source.without_subject:
         facts["no subject"] = f"{source.without_subject:,} examples name nobody"
-    for reason, count in source.rejected.items():
-        facts[f"refused: {reason}"] = f"{count:,}"
+    if source.rejected:
+        facts["refused"] = reasons(source.rejected)
     if source.rejects is not None:
         facts["kept in"] = str(source.rejects)
     print_facts(source.name, facts)
