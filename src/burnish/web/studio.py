@@ -12,15 +12,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import wait
 
 import uvicorn
+from fastapi import FastAPI
 
 from burnish.errors import ConfigError, ProjectError, ResourceError
 from burnish.label.guidelines import read_guidelines
-from burnish.label.webhooks import read_webhook_config, sending_webhooks
+from burnish.label.webhooks import WebhookConfig, read_webhook_config, sending_webhooks
 from burnish.project import Project
-from burnish.store import open_store
+from burnish.store import Store, open_store
 from burnish.store.users import has_users
 from burnish.tasks import read_tasks
 from burnish.web.app import create_app
@@ -47,16 +49,17 @@ def studio(
     if processes < 1:
         raise ConfigError(f"processes = {processes}: must be 1 or more")
     _warn_of_guidelines(project)
-    _check_users(project, host)
+    store = _closed_store(project, host)
+    serve = partial(_serve, create_app(project, store), store, read_webhook_config(project))
     with _bind(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}/"
         ready(url) if ready else print(f"Studio: {url}  (Ctrl-C stops it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # the way to stop it
             if processes == 1:
-                _serve(project, listener)
+                serve(listener)
             else:
-                _serve_in_processes(project, listener, processes)
+                _serve_in_processes(serve, listener, processes)
     if not ready:
         print("Studio stopped.")
 
@@ -69,7 +72,11 @@ def _warn_of_guidelines(project: Project) -> None:
             print(f"warning: task {task.name}: {error}", file=sys.stderr)
 
 
-def _check_users(project: Project, host: str) -> None:
+def _closed_store(project: Project, host: str) -> Store:
+    """The project's store, without a connection: it makes them anew when somebody asks.
+
+    So a process may be forked with it.
+    """
     store = open_store(project.store_url)
     try:
         with store.reading() as connection:
@@ -81,33 +88,30 @@ def _check_users(project: Project, host: str) -> None:
             f"host = {host!r} lets other machines in, and nobody could sign in",
             do="add an admin first: burnish users add NAME --role admin",
         )
+    return store
 
 
-def _serve(project: Project, listener: socket.socket) -> None:
-    webhooks = read_webhook_config(project)
-    store = open_store(project.store_url)
+def _serve(app: FastAPI, store: Store, webhooks: WebhookConfig, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=2
+    )
+    # What is here now stays. Looked through with the rest, it makes everybody wait for 80 ms.
+    gc.collect()
+    gc.freeze()
     try:
-        config = uvicorn.Config(
-            create_app(project, store),
-            log_level="warning",
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=2,
-        )
-        # What is here now stays. Looked through with the rest, it makes everybody wait for 80 ms.
-        gc.collect()
-        gc.freeze()
         with sending_webhooks(store, webhooks):
             uvicorn.Server(config).run([listener])
     finally:
         store.close()
 
 
-def _serve_in_processes(project: Project, listener: socket.socket, count: int) -> None:
+def _serve_in_processes(
+    serve: Callable[[socket.socket], None], listener: socket.socket, count: int
+) -> None:
     """Keep `count` processes at the same socket; one that dies is replaced.
 
-    They are forked, so what was imported is there and they start at once. The store is closed by
-    then and no thread runs: both would not survive a fork.
+    They are forked, so the whole app is there and they start at once. The store has no connection
+    by then and no thread runs: both would not survive a fork.
     """
     if "fork" not in multiprocessing.get_all_start_methods():
         raise ConfigError(f"processes = {count}: this system cannot fork", do="leave it at 1")
@@ -115,7 +119,7 @@ def _serve_in_processes(project: Project, listener: socket.socket, count: int) -
     parent = os.getpid()
 
     def start() -> multiprocessing.process.BaseProcess:
-        process = context.Process(target=_work, args=(project, listener, parent))
+        process = context.Process(target=_work, args=(serve, listener, parent))
         process.start()
         return process
 
@@ -132,7 +136,7 @@ def _serve_in_processes(project: Project, listener: socket.socket, count: int) -
             worker.join()
 
 
-def _work(project: Project, listener: socket.socket, parent: int) -> None:
+def _work(serve: Callable[[socket.socket], None], listener: socket.socket, parent: int) -> None:
     def end_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
@@ -141,7 +145,7 @@ def _work(project: Project, listener: socket.socket, parent: int) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     # Ctrl-C reaches every process of the terminal; the parent says that it stopped.
     with contextlib.suppress(KeyboardInterrupt):
-        _serve(project, listener)
+        serve(listener)
 
 
 def _bind(host: str, port: int) -> socket.socket:
