@@ -181,6 +181,8 @@ def browser_page(browser: Any, **settings: Any) -> Iterator[Any]:
 def sign_in(page: Any, one: Studio, name: str, path: str = "/") -> None:
     """Sign in by keyboard and go to a page."""
     page.goto(one.url + path)
+    # A page has loaded a moment before its field has the focus: letters would be lost.
+    page.wait_for_selector("#name:focus")
     page.keyboard.type(name)
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
