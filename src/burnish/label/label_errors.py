@@ -22,7 +22,12 @@ from typing import Any
 import numpy as np
 
 from burnish.label.agreement.sample import Sample
-from burnish.label.agreement.similarity import comparable, is_categorical, similarity
+from burnish.label.agreement.similarity import (
+    comparable,
+    is_categorical,
+    possible_values,
+    similarity,
+)
 from burnish.label.reliability import Floats, Ratings, Reliability, dawid_skene
 from burnish.progress import progress
 from burnish.records.answers import span_text
@@ -71,7 +76,7 @@ def label_errors(
     """
     size = _SAMPLE
     if is_categorical(task):
-        size = min(size, _PROBABILITIES // len(_values(task)))
+        size = min(size, _PROBABILITIES // len(possible_values(task)))
     with store.reading() as connection:
         sample: Sample[Rated] = Sample(size)
         rows = read_ratings(connection, task.name)
@@ -107,7 +112,7 @@ class _Judge:
     def __init__(self, task: Task, sample: Sequence[Rated], probabilities: Probabilities) -> None:
         self._task = task
         self._probabilities = probabilities
-        self._values = _values(task)
+        self._values = possible_values(task)
         self._places = {value: n for n, value in enumerate(self._values)}
         self._annotators = _with_tables(sample, len(self._values))
         if sample:
@@ -164,17 +169,6 @@ class _Judge:
                 # No model is certain enough to outweigh any number of people.
                 row[:] = [max(said.get(str(value), 0.0), 1e-6) for value in self._values]
         return np.asarray(prior / prior.sum(1, keepdims=True))
-
-
-def _values(task: Task) -> list[Any]:
-    match task.kind:
-        case "choose":
-            return list(task.choices)
-        case "accept":
-            return ["accept", "reject"]
-        case _:
-            low, high = task.scale
-            return list(range(low, high + 1))
 
 
 def _with_tables(sample: Sequence[Rated], values: int) -> dict[str, int]:
